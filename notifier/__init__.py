@@ -1,0 +1,1 @@
+"""The mouth of Patrol: turns a notice into a mail. Stateless, and it never sees a secret."""

@@ -1,0 +1,1 @@
+"""Outgoing channels, one small file each."""

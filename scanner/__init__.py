@@ -1,0 +1,1 @@
+"""Patrol: finds the tokens an issuer handed out in public code, and ends the leak."""

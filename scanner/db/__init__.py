@@ -1,0 +1,1 @@
+"""The truth: tables, migrations, leases, intake, outbox, audit."""

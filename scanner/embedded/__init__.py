@@ -1,0 +1,1 @@
+"""What `patrol up` and `patrol demo` bring along, so that no server is needed."""

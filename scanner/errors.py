@@ -1,0 +1,83 @@
+"""The one error tree. Every error says whether another try can help (retry) or not (final).
+
+Messages are written for a person and never contain a secret, nor bytes that came from a scanned
+object or a response body.
+"""
+
+from __future__ import annotations
+
+
+class PatrolError(Exception):
+    """Base of all errors Patrol raises on purpose; `retry` says whether another try can help."""
+
+    retry: bool = False
+
+
+class RetryableError(PatrolError):
+    """Another attempt later may succeed; work that met it goes back to the queue."""
+
+    retry = True
+
+
+class FinalError(PatrolError):
+    """No attempt will succeed until a person changes something; work that met it is parked."""
+
+
+class ConfigurationError(FinalError):
+    """A setting, a file or the machine is not as it must be; the message says what to do."""
+
+
+class IntakeError(FinalError):
+    """A request from outside was refused; `status` is the HTTP status that says so."""
+
+    status: int = 400
+
+
+class SignatureInvalidError(IntakeError):
+    """The request's signature is missing or does not verify."""
+
+    status = 401
+
+
+class PayloadTooLargeError(IntakeError):
+    """The request's body is larger than the sender's own documented maximum."""
+
+    status = 413
+
+
+class PayloadInvalidError(IntakeError):
+    """The body is signed, but is not what the sender documents."""
+
+    status = 400
+
+
+class FetchError(PatrolError):
+    """Objects could not be fetched from a repository."""
+
+
+class FetchUnavailableError(FetchError, RetryableError):
+    """The remote end failed or timed out; later may be better."""
+
+
+class FetchRefusedError(FetchError, FinalError):
+    """The remote end has no such repository or object, or a guard forbids the connection."""
+
+
+class MalformedPackError(FetchError, FinalError):
+    """The pack's bytes break the format; fetching it again would bring the same bytes."""
+
+
+class InspectionError(RetryableError):
+    """The child process that reads packs died or overran its time; its input may be to blame."""
+
+
+class StoreError(PatrolError):
+    """A token store did not do what was asked."""
+
+
+class StoreUnavailableError(StoreError, RetryableError):
+    """The store did not answer; nothing is known about the candidates."""
+
+
+class StoreUntrustedError(StoreError, RetryableError):
+    """The store knew a token that was never issued: none of its answers may be acted on."""

@@ -1,0 +1,1 @@
+"""Smart-HTTP fetch, pack reading, provenance, local history."""

@@ -1,0 +1,178 @@
+"""The frozen values every room speaks in. Nothing here does I/O or knows a database."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NoReturn
+
+
+class Secret:
+    """Raw token bytes that refuse to be shown: `repr`, `str`, formatting, pickling and JSON.
+
+    `reveal()` is the only way to the bytes, so that every use can be found by its name. The bytes
+    are copied on construction: a secret never pins the buffer it was found in.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = bytes(value)
+
+    def reveal(self) -> bytes:
+        """Return the raw bytes. Call it only to match, to prove or to seal."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(hidden)"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Secret cannot be pickled")
+
+
+class Validity(StrEnum):
+    """What a store says of a token (law 3). Never a boolean."""
+
+    ACTIVE = "active"  # also not yet valid: it will be
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    OWNER_DISABLED = "owner_disabled"
+    NEVER_ISSUED = "never_issued"
+    INACTIVE = "inactive"  # the store cannot say which of the above
+    STORE_UNAVAILABLE = "store_unavailable"
+    UNCHECKED = "unchecked"  # nobody asked: a plain scan
+
+
+class Checksum(StrEnum):
+    """Verdict of a token format's own checksum."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    ABSENT = "absent"  # the format has none
+
+
+class ObjectKind(StrEnum):
+    """Kind of git object, in git's own words."""
+
+    COMMIT = "commit"
+    TREE = "tree"
+    BLOB = "blob"
+    TAG = "tag"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A span of bytes that has a token's shape. Source: the matcher."""
+
+    pattern: str  # pattern id, e.g. "azure-devops-pat"
+    issuer: str  # e.g. "azure-devops"
+    start: int  # byte offsets in the scanned object, end exclusive
+    end: int
+    secret: Secret
+    checksum: Checksum
+    mask: str  # what may be shown of the secret (law 1)
+    encoding: str = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a candidate was seen. `path` is as git has it: hostile, unmasked, any bytes (utf-8,
+    surrogateescape); whoever stores or shows it masks it first."""
+
+    object_id: str
+    kind: ObjectKind
+    path: str | None = None  # None: not in a file (commit or tag message, tree)
+    commit: str | None = None  # the commit that introduced it, where known
+    committed_at: datetime | None = None
+    line: int = 1  # from 1, in the object
+    column: int = 1  # from 1, in bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedCandidate:
+    """A candidate and one place it was seen at."""
+
+    candidate: Candidate
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What reading and matching a set of objects gave. `partial` names every bound that was met."""
+
+    found: tuple[LocatedCandidate, ...] = ()
+    objects: int = 0
+    blobs: int = 0
+    bytes: int = 0  # size of all objects, inflated
+    scanned_bytes: int = 0  # of these, handed to the matcher
+    partial: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What a store knows of one token; nothing in it is secret."""
+
+    store: str
+    token_id: str
+    name: str
+    pattern: str
+    mask: str
+    organisation_id: str
+    organisation: str
+    organisation_contact: str | None
+    owner_id: str | None
+    owner_name: str | None
+    owner_email: str | None
+    scopes: tuple[str, ...]
+    valid_from: datetime | None
+    valid_to: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A store's answer for one candidate. `token` is set when the full secret matched."""
+
+    validity: Validity
+    token: TokenRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPlan:
+    """What to ask of a repository in one request (object ids in hex)."""
+
+    url: str  # https://host/owner/name.git, built by us, without credentials
+    wants: tuple[str, ...]
+    haves: tuple[str, ...] = ()
+
+
+class AuditAction(StrEnum):
+    """Every kind of audit event; the value is what is stored and exported."""
+
+    TOKEN_ISSUED = "token.issued"  # noqa: S105 (an event's name, not a password)
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    LEAK_FOUND = "leak.found"
+    LEAK_SEEN_AGAIN = "leak.seen_again"
+    REVOCATION_DECIDED = "revocation.decided"
+    REVOCATION_NOT_NEEDED = "revocation.not_needed"
+    REVOCATION_WITHHELD = "revocation.withheld"
+    NOTICE_DELIVERED = "notice.delivered"
+    NOTICE_FAILED = "notice.failed"
+    POLICY_CHANGED = "policy.changed"
+    WATCH_ADDED = "watch.added"
+    WATCH_REMOVED = "watch.removed"
+    SCAN_PARKED = "scan.parked"
+    STORE_FROZEN = "store.frozen"
+    STORE_RELEASED = "store.released"

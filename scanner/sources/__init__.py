@@ -1,0 +1,1 @@
+"""Where pushes come in."""
