@@ -51,6 +51,12 @@ class PayloadInvalidError(IntakeError):
     status = 400
 
 
+class RepositoryForbiddenError(IntakeError):
+    """The hook that signed the request may not speak for that repository."""
+
+    status = 403
+
+
 class FetchError(PatrolError):
     """Objects could not be fetched from a repository."""
 
@@ -61,6 +67,14 @@ class FetchUnavailableError(FetchError, RetryableError):
 
 class FetchRefusedError(FetchError, FinalError):
     """The remote end has no such repository or object, or a guard forbids the connection."""
+
+
+class FetchTooLargeError(FetchRefusedError):
+    """The answer is larger than the bound; nothing of it was used."""
+
+
+class ObjectNotFoundError(FetchRefusedError):
+    """The repository does not serve one of the wanted objects."""
 
 
 class MalformedPackError(FetchError, FinalError):

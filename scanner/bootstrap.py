@@ -1,0 +1,154 @@
+"""The composition root: the only place that builds services from settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import urlsplit
+
+from sqlalchemy import Engine
+
+from notifier.channels.email import EmailChannel
+from notifier.render import Renderer
+from scanner.db.engine import create_database_engine
+from scanner.db.keycheck import check_keys
+from scanner.db.seals import Sealer
+from scanner.db.upgrade import is_current
+from scanner.errors import ConfigurationError
+from scanner.git.guard import ConnectGuard
+from scanner.git.sandbox import SandboxInspector
+from scanner.git.smart_http import SmartHttpFetcher
+from scanner.matcher.engine import Matcher
+from scanner.patterns.loader import load
+from scanner.respond.deliver import Deliverer
+from scanner.respond.run import Responder
+from scanner.scan import Scanner
+from scanner.settings import Settings
+from scanner.stores.sql import SqlTokenStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a process may need, built on first use."""
+
+    settings: Settings
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The database, whatever its schema."""
+        return create_database_engine(self.settings.database)
+
+    @cached_property
+    def database(self) -> Engine:
+        """The database, refused when its schema or its keys are not ours."""
+        if not is_current(self.engine):
+            raise ConfigurationError("The database needs an upgrade; run: patrol db upgrade")
+        with self.engine.begin() as connection:
+            check_keys(connection, "pepper", self.settings.pepper_ring)
+            check_keys(connection, "fingerprint", self.settings.fingerprint_ring)
+        return self.engine
+
+    @cached_property
+    def bound(self) -> frozenset[str]:
+        """Patterns whose candidates the store may see: those named, and all of the issuer's own."""
+        known = {pattern.id for pattern in self.matcher_ruleset.patterns}
+        unknown = set(self.settings.store_patterns) - known
+        if unknown:
+            raise ConfigurationError(
+                f"PATROL_STORE_PATTERNS names unknown patterns: {', '.join(sorted(unknown))}."
+            )
+        own = {pattern.id for pattern in self.matcher_ruleset.patterns if pattern.own}
+        return frozenset(self.settings.store_patterns) | own
+
+    @cached_property
+    def matcher_ruleset(self):  # type: ignore[no-untyped-def]
+        """The patterns in force."""
+        return load(self.settings.own_patterns)
+
+    @cached_property
+    def matcher(self) -> Matcher:
+        """The compiled patterns, cached in the data directory."""
+        return Matcher(
+            self.matcher_ruleset, cache_dir=self.settings.data_dir / "cache", bound=self.bound
+        )
+
+    @cached_property
+    def store(self) -> SqlTokenStore:
+        """The built-in token store."""
+        return SqlTokenStore(self.database, self.settings.pepper_ring)
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals what must wait."""
+        return Sealer(self.settings.seal_ring)
+
+    @cached_property
+    def guard(self) -> ConnectGuard:
+        """Where connections may go."""
+        return ConnectGuard(self.settings.allow_hosts)
+
+    @cached_property
+    def fetcher(self) -> SmartHttpFetcher:
+        """Reads repositories over HTTP."""
+        return SmartHttpFetcher(
+            self.guard,
+            max_bytes=self.settings.fetch_max_bytes,
+            timeout=self.settings.fetch_timeout,
+        )
+
+    @cached_property
+    def inspector(self) -> SandboxInspector:
+        """Reads packs in a child process without keys."""
+        return SandboxInspector(
+            self.matcher_ruleset,
+            bound=self.bound,
+            cache_dir=self.settings.data_dir / "cache",
+            timeout=self.settings.inspect_timeout,
+        )
+
+    @cached_property
+    def scanner(self) -> Scanner:
+        """Push -> verified leaks."""
+        return Scanner(
+            engine=self.database,
+            fetcher=self.fetcher,
+            inspector=self.inspector,
+            matcher=self.matcher,
+            store=self.store,
+            bound=self.bound,
+            fingerprint_key=self.settings.fingerprint_ring[0],
+            sealer=self.sealer,
+            operator_email=self.settings.operator_email,
+            lease_ms=self._lease_ms,
+            max_attempts=self.settings.max_attempts,
+        )
+
+    @cached_property
+    def responder(self) -> Responder:
+        """Verified leak -> revoked token."""
+        return Responder(
+            engine=self.database,
+            stores={self.store.name: self.store},
+            lease_ms=self._lease_ms,
+            max_attempts=self.settings.max_attempts,
+        )
+
+    @cached_property
+    def deliverer(self) -> Deliverer:
+        """Outbox -> mail."""
+        settings = self.settings
+        return Deliverer(
+            engine=self.database,
+            channel=EmailChannel(settings.smtp, settings.mail_from),
+            renderer=Renderer(),
+            operator_email=settings.operator_email,
+            issuer_name=settings.issuer_name,
+            message_domain=urlsplit(settings.base_url).hostname or "localhost",
+            pattern_names={p.id: p.name for p in self.matcher_ruleset.patterns},
+            lease_ms=self._lease_ms,
+            max_attempts=settings.max_attempts,
+        )
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self.settings.lease_seconds * 1000)

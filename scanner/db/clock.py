@@ -1,0 +1,36 @@
+"""The database's time, in milliseconds since 1970 UTC.
+
+Leases, due times and the timeline use this clock alone: two machines whose clocks disagree then
+still agree on who holds a lease.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, text
+
+_SQLITE_NOW = text("SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)")
+
+
+def now_ms(connection: Connection) -> int:
+    """Return the database's present time."""
+    return int(connection.execute(_SQLITE_NOW).scalar_one())
+
+
+def to_datetime(milliseconds: int | None) -> datetime | None:
+    """Return an aware UTC datetime; None stays None."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def to_iso(milliseconds: int | None) -> str | None:
+    """Return ISO 8601 in UTC with milliseconds; None stays None."""
+    moment = to_datetime(milliseconds)
+    return moment and moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_datetime(moment: datetime | None) -> int | None:
+    """Return milliseconds for an aware datetime; None stays None."""
+    return None if moment is None else round(moment.timestamp() * 1000)

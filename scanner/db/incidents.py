@@ -1,0 +1,205 @@
+"""Incidents and sightings: one incident a token, many sightings (law 5)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from scanner.db import audit
+from scanner.db.clock import from_datetime, now_ms, to_iso
+from scanner.db.leases import PENDING
+from scanner.db.schema import incidents, new_id, repositories, scans, sightings
+from scanner.incident import Phase
+from scanner.model import AuditAction, LocatedCandidate, Lookup, Secret, TokenRecord
+from scanner.settings import Key
+
+_MOST_SIGHTINGS = 1_000  # rows an incident keeps; the rest is counted (threat 14)
+
+
+def fingerprint(key: Key, pattern: str, secret: Secret) -> str:
+    """Keyed name of a secret: the same secret and pattern give the same value under one key."""
+    message = pattern.encode() + b"\0" + secret.reveal()
+    return hmac.new(key.value, message, hashlib.sha256).hexdigest()
+
+
+def _plain(token: TokenRecord) -> dict[str, Any]:
+    value = asdict(token)
+    value["scopes"] = list(token.scopes)
+    value["valid_from"] = to_iso(from_datetime(token.valid_from))
+    value["valid_to"] = to_iso(from_datetime(token.valid_to))
+    return value
+
+
+def open_incident(connection: Connection, lookup: Lookup, scan_id: str) -> tuple[str, bool]:
+    """Return (incident id, is new) for a proved token."""
+    token = lookup.token
+    if token is None:
+        raise ValueError("only a proved token opens an incident")
+    now = now_ms(connection)
+    incident_id = new_id()
+    result = connection.execute(
+        upsert(incidents)
+        .values(
+            id=incident_id,
+            store=token.store,
+            token_id=token.token_id,
+            generation=1,
+            token=_plain(token),
+            organisation_id=token.organisation_id,
+            validity=lookup.validity.value,
+            phase=Phase.OPEN.value,
+            opened_at=now,
+            sightings=0,
+            correlation_id=scan_id,
+            state=PENDING,
+            available_at=now,
+            attempts=0,
+            fence=0,
+        )
+        .on_conflict_do_nothing()
+    )
+    if result.rowcount == 1:
+        audit.record(
+            connection,
+            AuditAction.LEAK_FOUND,
+            organisation_id=token.organisation_id,
+            incident_id=incident_id,
+            token_id=token.token_id,
+            correlation_id=scan_id,
+            validity=lookup.validity.value,
+            mask=token.mask,
+        )
+        return incident_id, True
+    known = connection.execute(
+        select(incidents.c.id)
+        .where(incidents.c.store == token.store, incidents.c.token_id == token.token_id)
+        .order_by(incidents.c.generation.desc())
+        .limit(1)
+    ).scalar_one()
+    return known, False
+
+
+def add_sighting(
+    connection: Connection,
+    *,
+    incident_id: str | None,
+    scan: Mapping[str, Any],
+    found: LocatedCandidate,
+    lookup: Lookup,
+    path: str,
+    key: Key,
+) -> bool:
+    """Record one place, once; `path` is masked by the caller. False: it was known, or counted only."""
+    candidate, place = found.candidate, found.place
+    if incident_id is not None:
+        count = connection.execute(
+            select(incidents.c.sightings).where(incidents.c.id == incident_id)
+        ).scalar_one()
+        if count >= _MOST_SIGHTINGS:
+            _count(connection, incident_id)
+            return False
+    result = connection.execute(
+        upsert(sightings)
+        .values(
+            id=new_id(),
+            incident_id=incident_id,
+            scan_id=scan["id"],
+            repository_id=scan["repository_id"],
+            fingerprint=fingerprint(key, candidate.pattern, candidate.secret),
+            fingerprint_key=key.id,
+            pattern=candidate.pattern,
+            validity=lookup.validity.value,
+            checksum=candidate.checksum.value,
+            encoding=candidate.encoding,
+            object_id=place.object_id,
+            object_kind=place.kind.value,
+            path=path,
+            commit=place.commit,
+            committed_at=from_datetime(place.committed_at),
+            line=place.line,
+            column=place.column,
+            start=candidate.start,
+            seen_at=now_ms(connection),
+        )
+        .on_conflict_do_nothing()
+    )
+    if result.rowcount != 1:
+        return False
+    if incident_id is not None:
+        _count(connection, incident_id)
+    return True
+
+
+def _count(connection: Connection, incident_id: str) -> None:
+    connection.execute(
+        update(incidents)
+        .where(incidents.c.id == incident_id)
+        .values(sightings=incidents.c.sightings + 1)
+    )
+
+
+def list_incidents(
+    connection: Connection, incident_id: str | None = None, limit: int = 200
+) -> list[dict[str, Any]]:
+    """Return the newest incidents first, as plain values for people."""
+    query = select(incidents).order_by(incidents.c.opened_at.desc()).limit(limit)
+    if incident_id is not None:
+        query = query.where(incidents.c.id == incident_id)
+    return [
+        {
+            "id": row["id"],
+            "phase": row["phase"],
+            "validity": row["validity"],
+            "token": row["token"]["name"],
+            "token_id": row["token_id"],
+            "mask": row["token"]["mask"],
+            "pattern": row["token"]["pattern"],
+            "organisation": row["token"]["organisation"],
+            "owner": row["token"]["owner_name"],
+            "sightings": row["sightings"],
+            "policy_version": row["policy_version"],
+            "opened_at": to_iso(row["opened_at"]),
+            "revoked_at": to_iso(row["revoked_at"]),
+            "work": row["state"],
+            "error": row["error"],
+        }
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def list_sightings(
+    connection: Connection, incident_id: str, limit: int = 20
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the first places of an incident, and how many rows there are in all."""
+    total = connection.execute(
+        select(func.count()).where(sightings.c.incident_id == incident_id)
+    ).scalar_one()
+    rows = connection.execute(
+        select(sightings, repositories.c.host, repositories.c.name, scans.c.received_at)
+        .join(repositories, repositories.c.id == sightings.c.repository_id)
+        .join(scans, scans.c.id == sightings.c.scan_id)
+        .where(sightings.c.incident_id == incident_id)
+        .order_by(sightings.c.seen_at, sightings.c.id)
+        .limit(limit)
+    ).mappings()
+    return [
+        {
+            "repository": row["name"],
+            "kind": row["object_kind"],
+            "path": row["path"] or None,
+            "line": row["line"],
+            "column": row["column"],
+            "commit": row["commit"],
+            "committed_at": to_iso(row["committed_at"]),
+            "url": f"{row['host']}/{row['name']}/commit/{row['commit']}" if row["commit"] else None,
+            "seen_at": to_iso(row["seen_at"]),
+            "pushed_at": to_iso(row["received_at"]),
+        }
+        for row in rows
+    ], total

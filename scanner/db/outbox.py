@@ -1,0 +1,42 @@
+"""Notices that must go out: a row each, written with the step that causes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from scanner.db.clock import now_ms
+from scanner.db.leases import PENDING
+from scanner.db.schema import new_id, outbox
+
+
+def enqueue(
+    connection: Connection,
+    *,
+    kind: str,
+    dedupe: str,
+    notice: Mapping[str, Any],
+    incident_id: str | None = None,
+) -> bool:
+    """Add a notice unless one with the same `dedupe` key exists; True when it was added."""
+    now = now_ms(connection)
+    result = connection.execute(
+        upsert(outbox)
+        .values(
+            id=new_id(),
+            incident_id=incident_id,
+            kind=kind,
+            dedupe=dedupe,
+            notice=dict(notice),
+            created_at=now,
+            state=PENDING,
+            available_at=now,
+            attempts=0,
+            fence=0,
+        )
+        .on_conflict_do_nothing()
+    )
+    return result.rowcount == 1

@@ -1,0 +1,258 @@
+"""The tables. Times are the database's milliseconds (BigInteger), ids are random hex text.
+
+Work tables (`scans`, `incidents`, `outbox`) share the lease columns: state, attempts, available_at,
+lease_until and fence, a number that grows with every claim so that a stale worker changes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+def new_id() -> str:
+    """A fresh row id: 96 random bits as hex."""
+    return secrets.token_hex(12)
+
+
+def _work_columns() -> list[Column[object]]:
+    return [
+        Column("state", String(24), nullable=False),
+        Column("attempts", Integer, nullable=False, default=0),
+        Column("available_at", BigInteger, nullable=False),
+        Column("lease_until", BigInteger),
+        Column("fence", Integer, nullable=False, default=0),
+        Column("error", String(500)),
+    ]
+
+
+organisations = Table(
+    "organisations",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("contact_email", String(320)),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+owners = Table(
+    "owners",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("organisation_id", ForeignKey("organisations.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    Column("email", String(320)),
+    Column("disabled_at", BigInteger),
+    UniqueConstraint("organisation_id", "name"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("organisation_id", ForeignKey("organisations.id"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("auto_revoke", Boolean, nullable=False),
+    Column("changed_by", String(200), nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("organisation_id", ForeignKey("organisations.id"), nullable=False),
+    Column("owner_id", ForeignKey("owners.id")),
+    Column("name", String(200), nullable=False),
+    Column("pattern", String(100), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("mask", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("valid_from", BigInteger, nullable=False),
+    Column("valid_to", BigInteger),
+    Column("state", String(16), nullable=False),
+    Column("revoked_at", BigInteger),
+    Column("revoked_by", String(64)),  # an incident's id, or who did it by hand
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("digest", "key_id"),
+)
+
+key_checks = Table(
+    "key_checks",
+    metadata,
+    Column("purpose", String(32), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("value", String(64), nullable=False),
+)
+
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("host", String(300), nullable=False),  # scheme://host[:port] fetches go to
+    Column("name", String(300), nullable=False),  # owner/name, masked if it held a token
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("host", "name"),
+)
+
+watches = Table(
+    "watches",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("repository_id", ForeignKey("repositories.id"), nullable=False, unique=True),
+    Column("every_ms", BigInteger, nullable=False),
+    Column("next_due", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+scans = Table(
+    "scans",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("source", String(32), nullable=False),  # github-webhook, watch
+    Column("hook", String(64)),
+    Column("body_digest", String(64)),
+    Column("watch_id", String(24)),
+    Column("due_at", BigInteger),
+    Column("repository_id", ForeignKey("repositories.id"), nullable=False),
+    Column("ref", String(400)),  # masked; null: every ref
+    Column("before", String(64)),
+    Column("after", String(64)),
+    Column("forced", Boolean, nullable=False, default=False),
+    Column("sealed", LargeBinary),  # raw ref and name, only if they held a token
+    Column("delivery", String(100)),  # a hint, outside the signature
+    Column("received_at", BigInteger, nullable=False),
+    Column("fetched_at", BigInteger),
+    Column("matched_at", BigInteger),
+    Column("proved_at", BigInteger),
+    Column("objects", Integer),
+    Column("bytes", BigInteger),
+    Column("candidates", Integer),
+    Column("partial", JSON, nullable=False, default=list),
+    *_work_columns(),
+    UniqueConstraint("hook", "body_digest"),
+    UniqueConstraint("watch_id", "due_at"),
+    Index("scans_work", "state", "available_at"),
+)
+
+scanned_heads = Table(
+    "scanned_heads",
+    metadata,
+    Column("repository_id", ForeignKey("repositories.id"), primary_key=True),
+    Column("ruleset", String(64), primary_key=True),
+    Column("object_id", String(64), primary_key=True),
+    Column("scanned_at", BigInteger, nullable=False),
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("store", String(64), nullable=False),
+    Column("token_id", String(200), nullable=False),
+    Column("generation", Integer, nullable=False, default=1),
+    Column("token", JSON, nullable=False),  # what the store said of it: names, scopes, mask
+    Column("organisation_id", String(64), nullable=False),
+    Column("validity", String(32), nullable=False),
+    Column("phase", String(32), nullable=False),  # see scanner/incident.py
+    Column("policy_version", Integer),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("intent_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("sightings", Integer, nullable=False, default=0),
+    Column("correlation_id", String(24), nullable=False),  # the scan that opened it
+    *_work_columns(),
+    UniqueConstraint("store", "token_id", "generation"),
+    Index("incidents_work", "state", "available_at"),
+)
+
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("incident_id", ForeignKey("incidents.id")),  # null: the store does not know the token
+    Column("scan_id", ForeignKey("scans.id"), nullable=False),
+    Column("repository_id", ForeignKey("repositories.id"), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("fingerprint_key", String(64), nullable=False),
+    Column("pattern", String(100), nullable=False),
+    Column("validity", String(32), nullable=False),
+    Column("checksum", String(16), nullable=False),
+    Column("encoding", String(32), nullable=False),
+    Column("object_id", String(64), nullable=False),
+    Column("object_kind", String(8), nullable=False),
+    Column("path", String(1000), nullable=False),  # masked; "" when not in a file
+    Column("commit", String(64)),
+    Column("committed_at", BigInteger),
+    Column("line", Integer, nullable=False),
+    Column("column", Integer, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    UniqueConstraint("repository_id", "object_id", "path", "start", "pattern"),
+    Index("sightings_incident", "incident_id"),
+    Index("sightings_fingerprint", "fingerprint"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("incident_id", ForeignKey("incidents.id")),
+    Column("kind", String(32), nullable=False),
+    Column("dedupe", String(100), nullable=False, unique=True),
+    Column("notice", JSON, nullable=False),
+    Column("subject", String(400)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("sent_at", BigInteger),
+    *_work_columns(),
+    Index("outbox_work", "state", "available_at"),
+)
+
+store_freezes = Table(
+    "store_freezes",
+    metadata,
+    Column("store", String(64), primary_key=True),
+    Column("since", BigInteger, nullable=False),
+    Column("reason", String(300), nullable=False),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("organisation_id", String(64)),
+    Column("incident_id", String(24)),
+    Column("token_id", String(200)),
+    Column("correlation_id", String(24)),
+    Column("data", JSON, nullable=False),
+    Index("audit_events_at", "at"),
+)
+
+audit_seals = Table(
+    "audit_seals",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", String(24), nullable=False, unique=True),
+    Column("previous_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("sealed_at", BigInteger, nullable=False),
+)

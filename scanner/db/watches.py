@@ -1,0 +1,86 @@
+"""The watch list: repositories that are scanned on a schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select
+
+from scanner.db import audit
+from scanner.db.clock import now_ms, to_iso
+from scanner.db.scans import repository_id, request_watch_scan
+from scanner.db.schema import new_id, repositories, watches
+from scanner.errors import FinalError
+from scanner.model import AuditAction
+
+
+def add_watch(
+    connection: Connection, host: str, name: str, every_seconds: float, actor: str
+) -> str:
+    """Watch a repository from now on; the first scan is due at once."""
+    repository = repository_id(connection, host, name)
+    known = connection.execute(select(watches.c.id).where(watches.c.repository_id == repository))
+    if known.scalar_one_or_none() is not None:
+        raise FinalError(f"{name} is watched already.")
+    now = now_ms(connection)
+    watch_id = new_id()
+    connection.execute(
+        insert(watches).values(
+            id=watch_id,
+            repository_id=repository,
+            every_ms=round(every_seconds * 1000),
+            next_due=now,
+            created_at=now,
+        )
+    )
+    audit.record(
+        connection,
+        AuditAction.WATCH_ADDED,
+        actor=actor,
+        repository=name,
+        every_seconds=every_seconds,
+    )
+    return watch_id
+
+
+def _find(connection: Connection, name: str) -> Any:
+    row = connection.execute(
+        select(watches)
+        .join(repositories, repositories.c.id == watches.c.repository_id)
+        .where(repositories.c.name == name)
+    ).one_or_none()
+    if row is None:
+        raise FinalError(f"{name} is not on the watch list; see: patrol watch list")
+    return row
+
+
+def remove_watch(connection: Connection, name: str, actor: str) -> None:
+    """Stop watching; what was found stays."""
+    watch = _find(connection, name)
+    connection.execute(delete(watches).where(watches.c.id == watch.id))
+    audit.record(connection, AuditAction.WATCH_REMOVED, actor=actor, repository=name)
+
+
+def run_watch_now(connection: Connection, name: str) -> str | None:
+    """Ask for a scan now, outside the schedule; returns the scan's id."""
+    watch = _find(connection, name)
+    return request_watch_scan(connection, watch.id, watch.repository_id, now_ms(connection))
+
+
+def list_watches(connection: Connection) -> list[dict[str, Any]]:
+    """Return the watch list as plain values."""
+    rows = connection.execute(
+        select(watches, repositories.c.name, repositories.c.host)
+        .join(repositories, repositories.c.id == watches.c.repository_id)
+        .order_by(repositories.c.name)
+    )
+    return [
+        {
+            "id": row.id,
+            "repository": row.name,
+            "host": row.host,
+            "every_seconds": row.every_ms / 1000,
+            "next_due": to_iso(row.next_due),
+        }
+        for row in rows
+    ]

@@ -1,0 +1,67 @@
+"""Step 1: the intent. What will be done about an incident is committed before it is done."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from scanner.db import audit, freezes, leases, policies
+from scanner.db.clock import now_ms
+from scanner.db.leases import Claim
+from scanner.db.schema import incidents as table
+from scanner.incident import Phase, advance
+from scanner.model import AuditAction, Validity
+from scanner.policy import Action, decide
+from scanner.respond.tell import enqueue_leak_notice
+
+_NEXT = {
+    Action.REVOKE: Phase.REVOKING,
+    Action.NOTIFY: Phase.STILL_ACTIVE,
+    Action.RECORD: Phase.NOT_NEEDED,
+}
+_EVENT = {
+    Action.REVOKE: AuditAction.REVOCATION_DECIDED,
+    Action.NOTIFY: AuditAction.REVOCATION_WITHHELD,
+    Action.RECORD: AuditAction.REVOCATION_NOT_NEEDED,
+}
+
+
+def commit_intent(engine: Engine, claim: Claim) -> Phase | None:
+    """Decide an open incident; returns its new phase, None when the claim was lost or must wait.
+
+    With a frozen store nothing is decided: the incident is given back until a person releases it.
+    """
+    row = claim.row
+    with engine.begin() as connection:
+        if freezes.is_frozen(connection, row["store"]):
+            leases.release(connection, table, claim, "the store is frozen")
+            return None
+        policy = policies.current_policy(connection, row["organisation_id"])
+        decision = decide(Validity(row["validity"]), policy)
+        phase = advance(Phase(row["phase"]), _NEXT[decision.action])
+        if not leases.settle(
+            connection,
+            table,
+            claim,
+            phase=phase.value,
+            policy_version=decision.policy_version,
+            intent_at=now_ms(connection),
+        ):
+            connection.rollback()
+            return None
+        audit.record(
+            connection,
+            _EVENT[decision.action],
+            organisation_id=row["organisation_id"],
+            incident_id=row["id"],
+            token_id=row["token_id"],
+            correlation_id=row["correlation_id"],
+            policy_version=decision.policy_version,
+            reason=decision.reason,
+        )
+        if phase is not Phase.REVOKING:
+            if phase is Phase.STILL_ACTIVE:
+                enqueue_leak_notice(connection, row, outcome="still_active", revoked_at=None)
+            leases.finish(connection, table, claim, leases.DONE, error=None)
+    return phase
+
+

@@ -1,0 +1,283 @@
+"""The only reader of the environment.
+
+Every setting is `PATROL_NAME` or, for secrets in files, `PATROL_NAME_FILE`. What is not set and
+must be secret is made once, in the data directory, readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from scanner.errors import ConfigurationError
+
+# Values that people copy from examples; a service must not start with them.
+_DEFAULT_SECRETS = frozenset({"changeme", "change-me", "secret", "password", "test", "example"})
+_SHORTEST_SECRET = 16  # characters; a webhook secret below that can be guessed offline
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a key ring: `id` is stored beside whatever the key made."""
+
+    id: str
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"Key({self.id!r}, hidden)"
+
+
+class Hook(BaseModel):
+    """A webhook we answer for: its secrets (newest first, two valid while rotating) and the
+    repositories it may speak of, as globs over owner/name."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    id: str
+    provider: str = "github"
+    secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=2)
+    repositories: tuple[str, ...] = ("*/*",)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """`PATROL_X_FILE`: the setting's value is that file's content, without its line end."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"PATROL_{field_name.upper()}_FILE")
+        if path is None:
+            return None, field_name, False
+        try:
+            return Path(path).read_text().rstrip("\r\n"), field_name, False
+        except OSError as error:
+            raise ConfigurationError(
+                f"PATROL_{field_name.upper()}_FILE: cannot read {path}: {error.strerror}."
+            ) from None
+
+    def __call__(self) -> dict[str, Any]:
+        values = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, _, _ = self.get_field_value(field, name)
+            if value is not None:
+                values[name] = value
+        return values
+
+
+class Settings(BaseSettings):
+    """All of Patrol's settings, validated; build one with `load_settings()`."""
+
+    model_config = SettingsConfigDict(env_prefix="PATROL_", frozen=True, extra="ignore")
+
+    data_dir: Path = Path("patrol-data")
+    database_url: SecretStr | None = None
+    broker_url: SecretStr | None = None
+    smtp_url: SecretStr | None = None
+    mail_from: str = "Patrol <patrol@localhost>"
+    operator_email: str = "operator@localhost"
+    issuer_name: str = "Patrol"
+    peppers: SecretStr | None = None
+    seal_keys: SecretStr | None = None
+    fingerprint_keys: SecretStr | None = None
+    api_token: SecretStr | None = None
+    github_webhook_secret: SecretStr | None = None
+    github_hook_repositories: Annotated[tuple[str, ...], NoDecode] = ("*/*",)
+    hooks: Annotated[tuple[Hook, ...], NoDecode] = ()
+    github_url: str = "https://github.com"
+    public_url: str | None = None
+    allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    patterns: Annotated[tuple[Path, ...], NoDecode] = ()
+    store_patterns: Annotated[tuple[str, ...], NoDecode] = (
+        "azure-devops-pat",
+        "azure-devops-pat-legacy",
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    smtp_port: int = Field(default=8025, ge=0, le=65535)
+    mail_port: int = Field(default=8026, ge=0, le=65535)
+    fetch_max_bytes: int = Field(default=512 << 20, ge=1 << 10)
+    fetch_timeout: float = Field(default=120.0, gt=0)
+    inspect_timeout: float = Field(default=60.0, gt=0)
+    lease_seconds: float = Field(default=300.0, gt=0)
+    max_attempts: int = Field(default=5, ge=1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then files, then the environment; no dotenv, no surprises."""
+        return init_settings, _FileSource(settings_cls), env_settings
+
+    @field_validator(
+        "github_hook_repositories", "allow_hosts", "patterns", "store_patterns", mode="before"
+    )
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("hooks", mode="before")
+    @classmethod
+    def _parse_hooks(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(Hook.model_validate_json(json.dumps(entry)) for entry in json.loads(value))
+        return value
+
+    def secret_file(self, name: str) -> Path:
+        """Where a secret that was made here lives."""
+        return self.data_dir / "keys" / name
+
+    @property
+    def is_embedded_broker(self) -> bool:
+        """True: no broker was set, the one in the data directory serves."""
+        return self.broker_url is None
+
+    @cached_property
+    def database(self) -> str:
+        """SQLAlchemy URL of the database."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'patrol.db').resolve()}"
+
+    @cached_property
+    def smtp(self) -> str:
+        """Where mail goes; the embedded catcher when nothing is set."""
+        if self.smtp_url is not None:
+            return self.smtp_url.get_secret_value()
+        return f"smtp://127.0.0.1:{self.smtp_port}"
+
+    @cached_property
+    def base_url(self) -> str:
+        """The address people and webhooks reach us at."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @cached_property
+    def pepper_ring(self) -> tuple[Key, ...]:
+        """Keys of the store's digests, newest first."""
+        return self._ring("peppers", self.peppers)
+
+    @cached_property
+    def seal_ring(self) -> tuple[Key, ...]:
+        """Fernet keys of sealed rows, newest first."""
+        return self._ring("seal_keys", self.seal_keys, _fernet_key)
+
+    @cached_property
+    def fingerprint_ring(self) -> tuple[Key, ...]:
+        """Keys of fingerprints, newest first."""
+        return self._ring("fingerprint_keys", self.fingerprint_keys)
+
+    @cached_property
+    def api_bearer(self) -> str:
+        """The token of the read-only API."""
+        return self._secret("api_token", self.api_token)
+
+    @cached_property
+    def all_hooks(self) -> tuple[Hook, ...]:
+        """Configured hooks and the default one."""
+        value = self._secret("github_webhook_secret", self.github_webhook_secret)
+        valid = tuple(SecretStr(part.strip()) for part in value.split(",") if part.strip())
+        default = Hook(id="default", secrets=valid, repositories=self.github_hook_repositories)
+        return (default, *self.hooks)
+
+    @cached_property
+    def own_patterns(self) -> tuple[Path, ...]:
+        """The issuer's own pattern files and directories."""
+        local = self.data_dir / "patterns"
+        return (*self.patterns, *([local] if local.is_dir() else []))
+
+    def _secret(
+        self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None
+    ) -> str:
+        if given is not None:
+            value = given.get_secret_value()
+            for part in value.split(","):
+                plain = part.strip().partition(":")[2] or part.strip()
+                if plain.lower() in _DEFAULT_SECRETS or len(plain) < _SHORTEST_SECRET:
+                    raise ConfigurationError(
+                        f"PATROL_{name.upper()} is a default or shorter than {_SHORTEST_SECRET} "
+                        "characters; make one with: openssl rand -hex 32"
+                    )
+            return value
+        path = self.secret_file(name)
+        maker = make or (lambda: secrets.token_hex(32))
+        _create_once(path, maker)
+        return path.read_text().strip()
+
+    def _ring(
+        self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None
+    ) -> tuple[Key, ...]:
+        value = self._secret(name, given, lambda: f"k1:{(make or (lambda: secrets.token_hex(32)))()}")
+        keys = []
+        for part in value.split(","):
+            key_id, colon, material = part.strip().partition(":")
+            if not colon or not key_id or not material:
+                raise ConfigurationError(
+                    f"PATROL_{name.upper()} must be id:key, newest first, comma between keys."
+                )
+            keys.append(Key(key_id, material.encode()))
+        if len({key.id for key in keys}) != len(keys):
+            raise ConfigurationError(f"PATROL_{name.upper()} names one key id twice.")
+        return tuple(keys)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
+def _create_once(path: Path, make: Callable[[], str]) -> None:
+    """Create a secret file with mode 0600; a concurrent start keeps the first one's value."""
+    if path.exists():
+        return
+    prepare_data_dir(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(make() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)  # fails if another process was first: then its value counts
+    except FileExistsError:
+        return
+    finally:
+        temporary.unlink()
+
+
+def prepare_data_dir(path: Path) -> None:
+    """Create a directory that only its owner may enter. Raises `ConfigurationError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = path / f".write-{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The data directory {path} cannot be written ({error.strerror}); "
+            "make it writable or set PATROL_DATA_DIR to another place."
+        ) from None
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the environment; a bad value is one sentence that names the setting, never its value."""
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = "_".join(str(part) for part in first["loc"][:1]).upper() or "settings"
+        raise ConfigurationError(f"PATROL_{name}: {first['msg']}.") from None
+    except json.JSONDecodeError:
+        raise ConfigurationError("PATROL_HOOKS is not valid JSON.") from None
