@@ -19,11 +19,13 @@ from scanner.git.guard import ConnectGuard
 from scanner.git.sandbox import SandboxInspector
 from scanner.git.smart_http import SmartHttpFetcher
 from scanner.matcher.engine import Matcher
+from scanner.matcher.pattern import Ruleset
 from scanner.patterns.loader import load
 from scanner.respond.deliver import Deliverer
 from scanner.respond.run import Responder
 from scanner.scan import Scanner
 from scanner.settings import Settings
+from scanner.sources.intake import Intake
 from scanner.stores.sql import SqlTokenStore
 
 
@@ -61,7 +63,7 @@ class Services:
         return frozenset(self.settings.store_patterns) | own
 
     @cached_property
-    def matcher_ruleset(self):  # type: ignore[no-untyped-def]
+    def matcher_ruleset(self) -> Ruleset:
         """The patterns in force."""
         return load(self.settings.own_patterns)
 
@@ -81,6 +83,11 @@ class Services:
     def sealer(self) -> Sealer:
         """Seals what must wait."""
         return Sealer(self.settings.seal_ring)
+
+    @cached_property
+    def intake(self) -> Intake:
+        """Pushes -> rows."""
+        return Intake(self.database, self.matcher, self.sealer, self.settings.github_url)
 
     @cached_property
     def guard(self) -> ConnectGuard:

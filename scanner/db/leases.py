@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select, update
 
 from scanner.db.clock import now_ms
 
@@ -30,6 +30,13 @@ class Claim:
     row: Mapping[str, Any]
 
 
+def _ready(table: Table, now: int) -> ColumnElement[bool]:
+    return or_(
+        and_(table.c.state == PENDING, table.c.available_at <= now),
+        and_(table.c.state == RUNNING, table.c.lease_until < now),
+    )
+
+
 def claim(
     connection: Connection, table: Table, *, limit: int, lease_ms: int, max_attempts: int
 ) -> tuple[list[Claim], list[Mapping[str, Any]]]:
@@ -38,14 +45,10 @@ def claim(
     Both must be committed by the caller before any work starts.
     """
     now = now_ms(connection)
-    ready = or_(
-        and_(table.c.state == PENDING, table.c.available_at <= now),
-        and_(table.c.state == RUNNING, table.c.lease_until < now),
-    )
     rows = (
         connection.execute(
             select(table)
-            .where(ready)
+            .where(_ready(table, now))
             .order_by(table.c.available_at, table.c.id)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -111,3 +114,10 @@ def release(connection: Connection, table: Table, held: Claim, error: str) -> bo
         available_at=now_ms(connection) + delay,
         error=error[:500],
     )
+
+
+def ready_count(connection: Connection, table: Table, now: int) -> int:
+    """Return how many rows could be claimed now."""
+    return connection.execute(
+        select(func.count()).select_from(table).where(_ready(table, now))
+    ).scalar_one()

@@ -30,6 +30,8 @@ class Pattern:
     checksum_mode: ChecksumMode = ChecksumMode.SCORE
     mask_prefix: int = 0  # leading bytes that are the same in every token and may be shown
     placeholders: tuple[str, ...] = ()
+    generate: str = ""  # template examples and new tokens are made from
+    anchor: str = ""  # cheaper expression for Hyperscan that ends where the token ends
     reference: str = ""
     own: bool = False  # the issuer's own, from its configuration
 

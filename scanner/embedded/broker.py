@@ -1,0 +1,72 @@
+"""The embedded broker: Celery messages as files in the data directory, no server needed.
+
+kombu's filesystem transport writes a message in place, and a reader that takes the file while it is
+still empty dies of it. Here a message is written beside the queue and renamed into it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from queue import Empty
+from time import monotonic_ns
+from typing import Any
+
+from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport.filesystem import Channel, Transport
+from kombu.utils.encoding import bytes_to_str, str_to_bytes
+from kombu.utils.json import dumps, loads
+
+_POLL_SECONDS = 0.05
+URL = "patrolfs://"
+
+
+class AtomicChannel(Channel):  # type: ignore[misc]
+    """A filesystem channel whose messages appear whole or not at all."""
+
+    supports_fanout = False
+    # Bindings stay in memory: each process declares its own queue, and no file can be read half.
+    get_table = virtual.Channel.get_table
+    _queue_bind = virtual.Channel._queue_bind
+    _delete = virtual.Channel._delete
+
+    def _put(self, queue: str, payload: Any, **_kwargs: Any) -> None:
+        folder = Path(self.data_folder_out)
+        name = f"{monotonic_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
+        temporary = folder / f".{name}.writing"
+        temporary.write_bytes(str_to_bytes(dumps(payload)))
+        temporary.replace(folder / name)
+
+    def _get(self, queue: str) -> Any:
+        for path in sorted(Path(self.data_folder_in).glob(f"[!.]*.{queue}.msg")):
+            taken = Path(self.processed_folder) / path.name
+            try:
+                path.rename(taken)
+            except FileNotFoundError:
+                continue  # another consumer was faster
+            payload = taken.read_bytes()
+            taken.unlink()
+            return loads(bytes_to_str(payload))
+        raise Empty
+
+
+class AtomicTransport(Transport):  # type: ignore[misc]
+    """The transport that `patrolfs://` names."""
+
+    Channel = AtomicChannel
+
+
+def configure(data_dir: Path) -> tuple[str, dict[str, Any]]:
+    """Prepare the folders; returns (broker URL, Celery's broker_transport_options)."""
+    TRANSPORT_ALIASES["patrolfs"] = "scanner.embedded.broker:AtomicTransport"
+    root = data_dir / "broker"
+    for name in ("queue", "processed", "control"):
+        (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    return URL, {
+        "data_folder_in": str(root / "queue"),
+        "data_folder_out": str(root / "queue"),
+        "processed_folder": str(root / "processed"),
+        "control_folder": str(root / "control"),
+        "store_processed": False,
+        "polling_interval": _POLL_SECONDS,
+    }

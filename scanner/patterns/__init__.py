@@ -1,0 +1,1 @@
+"""Token patterns as data: one TOML file an issuer, and their loader."""

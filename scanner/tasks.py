@@ -1,0 +1,75 @@
+"""The tasks: thin, without arguments worth stealing; each claims a batch from the database."""
+
+from __future__ import annotations
+
+from celery import Celery
+from celery.signals import worker_process_init, worker_shutdown
+
+from scanner.bootstrap import Services
+from scanner.db import audit
+from scanner.db.clock import now_ms
+from scanner.db.leases import ready_count
+from scanner.db.scans import accept_due_watches
+from scanner.db.schema import incidents, outbox, scans
+from scanner.worker import DELIVER, RESPOND, SCAN, SEAL, TICK, CeleryWaker
+
+
+def register(app: Celery, services: Services) -> None:
+    """Add Patrol's tasks to the app."""
+    waker = CeleryWaker(app)
+
+    @app.task(name=SCAN)
+    def scan() -> None:
+        if services.scanner.run_batch():
+            waker.wake(RESPOND)
+            waker.wake(SCAN)  # more may wait behind this batch
+
+    @app.task(name=RESPOND)
+    def respond() -> None:
+        if services.responder.run_batch():
+            waker.wake(DELIVER)
+            waker.wake(RESPOND)
+
+    @app.task(name=DELIVER)
+    def deliver() -> None:
+        if services.deliverer.run_batch():
+            waker.wake(DELIVER)
+
+    @app.task(name=TICK)
+    def tick() -> None:
+        """Beat's task: due watches become scans, and lost work is found again."""
+        with services.database.begin() as connection:
+            accept_due_watches(connection)
+            now = now_ms(connection)
+            waiting = {
+                task
+                for task, table in ((SCAN, scans), (RESPOND, incidents), (DELIVER, outbox))
+                if ready_count(connection, table, now)
+            }
+        for task in sorted(waiting):
+            waker.wake(task)
+
+    @app.task(name=SEAL)
+    def seal() -> None:
+        seal_all(services)
+
+    @worker_process_init.connect(weak=False)
+    def _warm(**_kwargs: object) -> None:
+        # Compiled patterns and the parsing child are ready before the first push is.
+        services.engine.dispose()
+        services.inspector.warm()
+
+    @worker_shutdown.connect(weak=False)
+    def _last_seal(**_kwargs: object) -> None:
+        seal_all(services)
+
+
+def seal_all(services: Services) -> int:
+    """Seal every audit event there is; returns how many."""
+    sealed = 0
+    while True:
+        with services.database.begin() as connection:
+            count = audit.seal(connection)
+        sealed += count
+        if count == 0:
+            return sealed

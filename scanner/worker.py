@@ -1,0 +1,75 @@
+"""The Celery app. The broker only wakes workers; the database holds the work (law 2)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from scanner.embedded import broker
+from scanner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+QUEUE = "patrol"
+SCAN, RESPOND, DELIVER, TICK, SEAL = (
+    f"patrol.{name}" for name in ("scan", "respond", "deliver", "tick", "seal")
+)
+_BEAT_SECONDS = 1.0
+
+
+def make_app(settings: Settings) -> Celery:
+    """Build the Celery app for these settings; tasks are added by `tasks.register`."""
+    options: dict[str, Any]
+    if settings.broker_url is not None:
+        url, options = settings.broker_url.get_secret_value(), {}
+    else:
+        url, options = broker.configure(settings.data_dir)
+    app = Celery("patrol", broker=url)
+    app.conf.update(
+        broker_transport_options=options,
+        broker_connection_retry_on_startup=True,
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        enable_utc=True,
+        # A wake that waited longer than this is worth nothing: the sweep has come since.
+        task_time_limit=settings.lease_seconds,
+        beat_scheduler="celery.beat:Scheduler",
+        beat_max_loop_interval=_BEAT_SECONDS,
+        beat_schedule={
+            task: {
+                "task": task,
+                "schedule": _BEAT_SECONDS,
+                # Nobody took it before the next one comes: drop it, so that a stopped worker
+                # does not find thousands of them.
+                "options": {"expires": 5 * _BEAT_SECONDS},
+            }
+            for task in (TICK, SEAL)
+        },
+    )
+    app.set_default()
+    return app
+
+
+class CeleryWaker:
+    """Wakes workers through the broker. Satisfies `ports.Waker`."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def wake(self, task: str) -> None:
+        """Send one wake; a broker that is away costs time only, the sweep finds the work."""
+        try:
+            self._app.send_task(task, expires=60, retry=False)
+        except (OperationalError, OSError) as error:
+            log.warning("the broker did not take a wake for %s: %s", task, type(error).__name__)
