@@ -1,0 +1,52 @@
+# The two that matter: `make run` shows Patrol at work and stays up; `make test` checks everything.
+# Nothing but git, make and Python >= 3.11 is needed; every target builds what it needs in .venv first.
+# PYTHON=... names another Python; WORKERS=... the number of test processes.
+
+SHELL := /bin/bash
+WORKERS ?= 2
+BIN := .venv/bin
+
+.PHONY: help setup setup-test run test lint format bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+setup: ## build .venv from the hash-pinned lock
+	@scripts/setup.sh run
+
+setup-test: ## the same, with what the tests need
+	@scripts/setup.sh test
+
+run: setup ## the main job, end to end, then stay up
+	@$(BIN)/patrol demo --stay
+
+lint: setup-test ## style, types and the import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## lint, then every test
+	$(BIN)/python -m pytest -q -n $(WORKERS) --ignore=tests/bench
+
+format: setup-test ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup-test ## measure
+	$(BIN)/python -m pytest tests/bench -q
+
+# For maintainers only: needs uv on PATH, or UV=... . UPGRADE=--upgrade takes new versions too.
+# requires-python is the lower bound, so the locks hold from 3.11.0 on (Redis needs a backport before 3.11.3).
+UV ?= uv
+COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' $(UPGRADE)
+
+lock: ## write both locks anew from pyproject.toml
+	$(COMPILE) --group build --output-file requirements.lock
+	$(COMPILE) --group build --group test --constraint requirements.lock --output-file requirements-test.lock
+
+clean: ## remove .venv and every cache; patrol-data stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks dist
+	find scanner notifier tests -name __pycache__ -type d -prune -exec rm -rf {} +

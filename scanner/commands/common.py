@@ -1,0 +1,54 @@
+"""What commands share: the list format, and services with an upgraded database."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from scanner.bootstrap import Services
+from scanner.settings import load_settings
+from scanner.text import printable
+
+format_option = click.option(
+    "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+
+
+def services() -> Services:
+    """Services from the environment."""
+    return Services(load_settings())
+
+
+def actor() -> str:
+    """Who acts, for the audit trail."""
+    return f"cli:{getpass.getuser()}"
+
+
+def show(rows: Sequence[Mapping[str, Any]], style: str, columns: Sequence[str]) -> None:
+    """Print rows as a table of some columns, or all of it as JSON."""
+    if style == "json":
+        click.echo(json.dumps(list(rows), indent=2))
+        return
+    if not rows:
+        click.echo("None.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(printable(_cell(row[column])) for column in columns))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,118 @@
+"""patrol doctor: each line says what was looked at and, when it is wrong, what to do."""
+
+from __future__ import annotations
+
+import shutil
+import smtplib
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import click
+from sqlalchemy import func, select
+
+from scanner.bootstrap import Services
+from scanner.commands.common import services
+from scanner.db import audit, freezes
+from scanner.db.engine import reader
+from scanner.db.schema import incidents, outbox, scans
+from scanner.errors import ConfigurationError, PatrolError
+from scanner.settings import prepare_data_dir
+
+
+def _data_dir(built: Services) -> str:
+    prepare_data_dir(built.settings.data_dir)
+    return f"{built.settings.data_dir} can be written"
+
+
+def _git(_built: Services) -> str:
+    if shutil.which("git") is None:
+        raise ConfigurationError("git is not installed; on Debian: apt-get install git")
+    return "git is installed"
+
+
+def _database(built: Services) -> str:
+    _ = built.database
+    return "the schema is current and the keys are right"
+
+
+def _patterns(built: Services) -> str:
+    return f"{len(built.matcher.ruleset.patterns)} patterns compiled; the store answers for " + (
+        ", ".join(sorted(built.bound))
+    )
+
+
+def _child(built: Services) -> str:
+    built.inspector.warm()
+    isolated = not built.inspector.has_network
+    built.inspector.close()
+    return "packs are read in a child process " + (
+        "without network" if isolated else "(the system does not let it drop its network)"
+    )
+
+
+def _store(built: Services) -> str:
+    with reader(built.database).connect() as connection:
+        if freezes.is_frozen(connection, built.store.name):
+            raise ConfigurationError(
+                "revocation is frozen; repair the store, then: "
+                f"patrol policy set --release-store {built.store.name}"
+            )
+    return f"{built.store.name} may revoke"
+
+
+def _work(built: Services) -> str:
+    with reader(built.database).connect() as connection:
+        for name, table in (("scans", scans), ("incidents", incidents), ("notices", outbox)):
+            query = select(func.count(), func.max(table.c.error)).where(table.c.state == "parked")
+            count, error = connection.execute(query).one()
+            if count:
+                raise ConfigurationError(f"{count} {name} are parked; one says: {error}")
+    return "nothing is parked"
+
+
+def _audit(built: Services) -> str:
+    with reader(built.database).connect() as connection:
+        result = audit.verify(connection)
+    if result.problems:
+        raise ConfigurationError(f"the trail was changed: {result.problems[0]}")
+    return f"{result.sealed} events sealed, {result.unsealed} waiting"
+
+
+def _mail(built: Services) -> str:
+    parts = urlsplit(built.settings.smtp)
+    host, port = parts.hostname or "", parts.port or 25
+    try:
+        with smtplib.SMTP(host, port, timeout=5):
+            return f"{host}:{port} answers"
+    except OSError as error:
+        raise ConfigurationError(
+            f"{host}:{port} does not answer ({error}); start patrol up or set PATROL_SMTP_URL"
+        ) from None
+
+
+_CHECKS: tuple[tuple[str, Callable[[Services], str]], ...] = (
+    ("data directory", _data_dir),
+    ("git", _git),
+    ("database", _database),
+    ("patterns", _patterns),
+    ("parsing child", _child),
+    ("token store", _store),
+    ("work", _work),
+    ("audit trail", _audit),
+    ("mail server", _mail),
+)
+
+
+@click.command()
+def doctor() -> None:
+    """Check every connection and say what to do; exit code 2 when something is wrong."""
+    built = services()
+    failed = False
+    for name, check in _CHECKS:
+        try:
+            click.echo(f"ok    {name}: {check(built)}")
+        except PatrolError as error:
+            failed = True
+            click.echo(f"FAIL  {name}: {error}")
+    if failed:
+        raise click.exceptions.Exit(2)

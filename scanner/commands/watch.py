@@ -1,0 +1,67 @@
+"""patrol watch."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from scanner.commands.common import actor, format_option, services, show
+from scanner.db import watches
+from scanner.db.engine import reader
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of "30s", "5m", "6h" or "1d"."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if match is None or int(match[1]) == 0:
+        raise click.UsageError("--every is a number and s, m, h or d, such as 6h")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+@click.group()
+def watch() -> None:
+    """Repositories that are scanned on a schedule."""
+
+
+@watch.command()
+@click.argument("repository")
+@click.option("--every", default="6h", show_default=True)
+def add(repository: str, every: str) -> None:
+    """Watch OWNER/NAME; the first scan reads its whole history."""
+    built = services()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise click.UsageError("the repository is OWNER/NAME")
+    with built.database.begin() as connection:
+        host = built.settings.github_url.rstrip("/")
+        watches.add_watch(connection, host, repository, seconds(every), actor())
+    click.echo(f"Watching {repository} every {every}.")
+
+
+@watch.command("list")
+@format_option
+def list_(style: str) -> None:
+    """List watched repositories."""
+    with reader(services().database).connect() as connection:
+        rows = watches.list_watches(connection)
+    show(rows, style, ("repository", "every_seconds", "next_due", "host"))
+
+
+@watch.command()
+@click.argument("repository")
+def remove(repository: str) -> None:
+    """Stop watching."""
+    with services().database.begin() as connection:
+        watches.remove_watch(connection, repository, actor())
+    click.echo(f"{repository} is no longer watched.")
+
+
+@watch.command()
+@click.argument("repository")
+def run(repository: str) -> None:
+    """Scan now; a running worker takes it within a second."""
+    with services().database.begin() as connection:
+        watches.run_watch_now(connection, repository)
+    click.echo(f"{repository} will be scanned now.")
