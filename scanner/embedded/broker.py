@@ -27,7 +27,6 @@ class AtomicChannel(Channel):  # type: ignore[misc]
     supports_fanout = False
     # Bindings stay in memory: each process declares its own queue, and no file can be read half.
     get_table = virtual.Channel.get_table
-    _queue_bind = virtual.Channel._queue_bind
     _delete = virtual.Channel._delete
 
     def _put(self, queue: str, payload: Any, **_kwargs: Any) -> None:
