@@ -54,17 +54,17 @@ def cli() -> None:
 def main() -> None:
     """Run the command; our own errors are one sentence and exit code 2."""
     try:
-        cli.main(prog_name="patrol", standalone_mode=False)
+        # Outside standalone mode click returns the code of ctx.exit() instead of raising it.
+        code = cli.main(prog_name="patrol", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except PatrolError as error:
         click.echo(f"patrol: {error}", err=True)
         sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The incident's life, pure: phases, and the transitions that may happen.
 
-    open ──> revoking ──> revoked            we revoked it
-      │          ├──────> already_revoked    somebody else was faster
-      ├──> still_active                      the policy leaves it to the owner
-      └──> not_needed                        it was revoked or expired before we saw it
+open ──> revoking ──> revoked            we revoked it
+  │          ├──────> already_revoked    somebody else was faster
+  ├──> still_active                      the policy leaves it to the owner
+  └──> not_needed                        it was revoked or expired before we saw it
 """
 
 from __future__ import annotations

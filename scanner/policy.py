@@ -1,4 +1,4 @@
-"""What to do about a proved leak, pure: (what the store said, the organisation's rules) -> action."""
+"""What to do about a proved leak, pure: (the store's answer, the rules) -> action."""
 
 from __future__ import annotations
 

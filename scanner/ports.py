@@ -32,7 +32,10 @@ class Fetcher(Protocol):
 
 
 class Inspector(Protocol):
-    """Reads a pack and matches every object in it. Errors: `MalformedPackError`, `InspectionError`."""
+    """Reads a pack and matches every object in it.
+
+    Errors: `MalformedPackError`, `InspectionError`.
+    """
 
     def inspect(self, pack: Pack, hash_size: int = 20) -> Inspection:
         """Return every candidate of the pack with its places. `hash_size`: 20 (SHA-1) or 32."""

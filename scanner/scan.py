@@ -70,7 +70,10 @@ class Scanner:
             )
             for row in parked:
                 audit.record(
-                    connection, AuditAction.SCAN_PARKED, correlation_id=row["id"], error=row["error"]
+                    connection,
+                    AuditAction.SCAN_PARKED,
+                    correlation_id=row["id"],
+                    error=row["error"],
                 )
         if claims:
             asyncio.run(self._run_all(claims))
@@ -109,9 +112,7 @@ class Scanner:
         partial = (*missing, *inspection.partial)
         self._record(claim, inspection, lookups, request.heads, partial)
 
-    async def _request(
-        self, row: Mapping[str, Any], url: str, known: Sequence[str]
-    ) -> _Request:
+    async def _request(self, row: Mapping[str, Any], url: str, known: Sequence[str]) -> _Request:
         if row["source"] == "watch":
             refs = await self.fetcher.list_refs(url)
             heads = tuple(sorted(set(refs.values())))
@@ -123,9 +124,7 @@ class Scanner:
         extra = (before,) if orphaned and not _is_zero(before) and before not in known else ()
         return _Request(url, heads, heads, extra, tuple(known))
 
-    async def _inspect(
-        self, claim: Claim, request: _Request
-    ) -> tuple[Inspection, tuple[str, ...]]:
+    async def _inspect(self, claim: Claim, request: _Request) -> tuple[Inspection, tuple[str, ...]]:
         missing: tuple[str, ...] = ()
         wanted = tuple(w for w in (*request.wants, *request.extra) if w not in request.known)
         if not wanted:

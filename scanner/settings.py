@@ -220,7 +220,9 @@ class Settings(BaseSettings):
     def _ring(
         self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None
     ) -> tuple[Key, ...]:
-        value = self._secret(name, given, lambda: f"k1:{(make or (lambda: secrets.token_hex(32)))()}")
+        value = self._secret(
+            name, given, lambda: f"k1:{(make or (lambda: secrets.token_hex(32)))()}"
+        )
         keys = []
         for part in value.split(","):
             key_id, colon, material = part.strip().partition(":")

@@ -58,9 +58,7 @@ class EmailChannel:
     def _connect(self) -> smtplib.SMTP:
         context = ssl.create_default_context()
         if self._scheme == "smtps":
-            return smtplib.SMTP_SSL(
-                self._host, self._port, timeout=self._timeout, context=context
-            )
+            return smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout, context=context)
         server = smtplib.SMTP(self._host, self._port, timeout=self._timeout)
         if self._scheme == "smtp+starttls":
             server.starttls(context=context)

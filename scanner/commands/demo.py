@@ -73,9 +73,7 @@ class _Demo:
             return now_ms(connection)
 
     def issue(self, name: str) -> tuple[Secret, str]:
-        pattern = next(
-            p for p in self.built.matcher_ruleset.patterns if p.id == "azure-devops-pat"
-        )
+        pattern = next(p for p in self.built.matcher_ruleset.patterns if p.id == "azure-devops-pat")
         secret = generate(pattern)
         token_id = self.built.store.issue(
             secret,
@@ -134,8 +132,7 @@ class _Demo:
                 "Content-Type": "application/json",
                 "X-GitHub-Event": "push",
                 "X-GitHub-Delivery": secrets.token_hex(16),
-                "X-Hub-Signature-256": "sha256="
-                + hmac.new(key, body, hashlib.sha256).hexdigest(),
+                "X-Hub-Signature-256": "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest(),
             },
         )
         if answer.status_code != 202:

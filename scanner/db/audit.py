@@ -75,7 +75,7 @@ def seal(connection: Connection) -> int:
     now = now_ms(connection)
     for event in unsealed:
         sequence += 1
-        digest = _event_hash(previous, sequence, event)
+        digest = _event_hash(previous, sequence, dict(event))
         connection.execute(
             insert(audit_seals).values(
                 sequence=sequence,

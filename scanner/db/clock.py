@@ -28,7 +28,9 @@ def to_datetime(milliseconds: int | None) -> datetime | None:
 def to_iso(milliseconds: int | None) -> str | None:
     """Return ISO 8601 in UTC with milliseconds; None stays None."""
     moment = to_datetime(milliseconds)
-    return moment and moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment is None:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def from_datetime(moment: datetime | None) -> int | None:

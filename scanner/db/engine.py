@@ -63,4 +63,4 @@ def reader(engine: Engine) -> Engine:
 def is_reachable(engine: Engine) -> bool:
     """True when a trivial statement succeeds."""
     with reader(engine).connect() as connection:
-        return connection.execute(text("SELECT 1")).scalar_one() == 1
+        return bool(connection.execute(text("SELECT 1")).scalar_one() == 1)

@@ -95,7 +95,10 @@ def add_sighting(
     path: str,
     key: Key,
 ) -> bool:
-    """Record one place, once; `path` is masked by the caller. False: it was known, or counted only."""
+    """Record one place, once; `path` is masked by the caller.
+
+    False: it was known already, or only counted.
+    """
     candidate, place = found.candidate, found.place
     if incident_id is not None:
         count = connection.execute(

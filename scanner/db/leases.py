@@ -71,7 +71,7 @@ def claim(
                     error=row["error"] or f"stopped without an answer {row['attempts']} times",
                 )
             )
-            parked.append(row)
+            parked.append(dict(row))
             continue
         fence = row["fence"] + 1
         connection.execute(

@@ -33,7 +33,7 @@ def organisation_id(connection: Connection, name: str) -> str:
         names = connection.execute(select(organisations.c.name).order_by(organisations.c.name))
         known = ", ".join(names.scalars()) or "none yet"
         raise FinalError(f"There is no organisation {name!r}; known: {known}.")
-    return row
+    return str(row)
 
 
 def set_auto_revoke(connection: Connection, name: str, *, enabled: bool, actor: str) -> Policy:

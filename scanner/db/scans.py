@@ -39,9 +39,10 @@ def repository_id(connection: Connection, host: str, name: str) -> str:
         .values(id=new_id(), host=host, name=name, created_at=now_ms(connection))
         .on_conflict_do_nothing()
     )
-    return connection.execute(
+    found = connection.execute(
         select(repositories.c.id).where(repositories.c.host == host, repositories.c.name == name)
     ).scalar_one()
+    return str(found)
 
 
 def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
@@ -129,9 +130,7 @@ def complete_heads(connection: Connection, repository: str, ruleset: str) -> tup
     """Return the heads that were scanned completely under this ruleset, newest first."""
     rows = connection.execute(
         select(scanned_heads.c.object_id)
-        .where(
-            scanned_heads.c.repository_id == repository, scanned_heads.c.ruleset == ruleset
-        )
+        .where(scanned_heads.c.repository_id == repository, scanned_heads.c.ruleset == ruleset)
         .order_by(scanned_heads.c.scanned_at.desc())
         .limit(_HAVES)
     )
@@ -157,4 +156,4 @@ def remember_heads(
 def repository_of(connection: Connection, repository: str) -> Mapping[str, Any]:
     """Return the repository's row."""
     row = connection.execute(select(repositories).where(repositories.c.id == repository))
-    return row.mappings().one()
+    return dict(row.mappings().one())

@@ -21,22 +21,22 @@ _POLL_SECONDS = 0.05
 URL = "patrolfs://"
 
 
-class AtomicChannel(Channel):  # type: ignore[misc]
+class AtomicChannel(Channel):
     """A filesystem channel whose messages appear whole or not at all."""
 
     supports_fanout = False
     # Bindings stay in memory: each process declares its own queue, and no file can be read half.
-    get_table = virtual.Channel.get_table
+    get_table = virtual.Channel.get_table  # type: ignore[assignment]
     _delete = virtual.Channel._delete
 
-    def _put(self, queue: str, payload: Any, **_kwargs: Any) -> None:
+    def _put(self, queue: str, payload: Any, **_kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         name = f"{monotonic_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         temporary = folder / f".{name}.writing"
         temporary.write_bytes(str_to_bytes(dumps(payload)))
         temporary.replace(folder / name)
 
-    def _get(self, queue: str) -> Any:
+    def _get(self, queue: str, timeout: float | None = None) -> Any:
         for path in sorted(Path(self.data_folder_in).glob(f"[!.]*.{queue}.msg")):
             taken = Path(self.processed_folder) / path.name
             try:
@@ -49,7 +49,7 @@ class AtomicChannel(Channel):  # type: ignore[misc]
         raise Empty
 
 
-class AtomicTransport(Transport):  # type: ignore[misc]
+class AtomicTransport(Transport):
     """The transport that `patrolfs://` names."""
 
     Channel = AtomicChannel

@@ -64,7 +64,7 @@ class ConnectGuard:
     def transport(self) -> httpx2.AsyncHTTPTransport:
         """Return an HTTP transport whose every connection passes this guard."""
         transport = httpx2.AsyncHTTPTransport(trust_env=False)
-        transport._pool = httpcore2.AsyncConnectionPool(  # noqa: SLF001 (no public hook exists)
+        transport._pool = httpcore2.AsyncConnectionPool(
             ssl_context=httpx2.create_ssl_context(trust_env=False),
             network_backend=_GuardedBackend(self),
         )

@@ -54,7 +54,9 @@ def inspect_pack(
             if len(kept) < len(candidates):
                 partial.append(f"more than {_MOST_FOUND} candidates")
             hits.append((item.id, item.kind, [(c, *line_and_column(data, c.start)) for c in kept]))
-    wanted = {object_id for object_id, kind, _ in hits if kind in (ObjectKind.BLOB, ObjectKind.TREE)}
+    wanted = {
+        object_id for object_id, kind, _ in hits if kind in (ObjectKind.BLOB, ObjectKind.TREE)
+    }
     origins = trace(wanted, commits, trees, hash_size) if wanted else {}
     by_id = {commit.id: commit for commit in commits}
     located = [
@@ -75,7 +77,9 @@ def _places(
     commits: dict[str, Commit],
 ) -> Sequence[Place]:
     if kind is ObjectKind.COMMIT:
-        return [Place(object_id, kind, None, object_id, commits[object_id].committed_at, line, column)]
+        return [
+            Place(object_id, kind, None, object_id, commits[object_id].committed_at, line, column)
+        ]
     if origin is None:
         return [Place(object_id, kind, line=line, column=column)]
     commit, when = origin.commit.id, origin.commit.committed_at

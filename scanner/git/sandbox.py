@@ -89,7 +89,7 @@ class SandboxInspector:
         with theirs:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "scanner.git.sandbox_child"],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 cwd="/",
                 env={"PYTHONPATH": str(Path(__file__).parents[2])},
                 start_new_session=True,

@@ -126,7 +126,9 @@ def _check_status(status: int) -> None:
     if status in (401, 403, 404, 410):
         raise FetchRefusedError(f"The repository does not exist or is not public (HTTP {status}).")
     if 300 <= status < 400:
-        raise FetchRefusedError(f"The repository moved (HTTP {status}); redirects are not followed.")
+        raise FetchRefusedError(
+            f"The repository moved (HTTP {status}); redirects are not followed."
+        )
     if status != 200:
         raise FetchUnavailableError(f"The repository's host answered HTTP {status}.")
 

@@ -101,7 +101,7 @@ def _legacy_verify(token: bytes) -> bool:
 
 def _legacy_complete(_token: bytes) -> bytes | None:
     raw = bytearray(secrets.token_bytes(32))
-    check = (_legacy_parts(raw)[0] ^ _LEGACY_KINDS[0]).to_bytes(4, "little")
+    check = (_legacy_parts(bytes(raw))[0] ^ _LEGACY_KINDS[0]).to_bytes(4, "little")
     for index, byte in zip(_LEGACY_CHECK, check, strict=True):
         raw[index] = byte
     return base64.b32encode(raw).rstrip(b"=").lower()

@@ -1,9 +1,9 @@
 """The matcher: Hyperscan tells where tokens may end, `re` says which bytes they are.
 
-Hyperscan runs without start-of-match tracking. Each reported end opens a window that reaches back by
-the pattern's own greatest width; overlapping windows are joined, and the reference expression runs
-over each joined window once. Every reference match ends where Hyperscan reports an end, so it lies
-whole in one window, and the spans are exactly the reference's, in time linear in the data.
+Hyperscan runs without start-of-match tracking. Each reported end opens a window that reaches back
+by the pattern's own greatest width; overlapping windows are joined, and the reference expression
+runs over each joined window once. Every reference match ends where Hyperscan reports an end, so it
+lies whole in one window, and the spans are exactly the reference's, in time linear in the data.
 """
 
 from __future__ import annotations
@@ -146,5 +146,3 @@ def _windows(ends: Iterable[int], width: int) -> list[tuple[int, int]]:
         else:
             joined.append((low, end))
     return joined
-
-

@@ -63,5 +63,3 @@ def commit_intent(engine: Engine, claim: Claim) -> Phase | None:
                 enqueue_leak_notice(connection, row, outcome="still_active", revoked_at=None)
             leases.finish(connection, table, claim, leases.DONE, error=None)
     return phase
-
-

@@ -96,9 +96,7 @@ class SqlTokenStore:
             connection.execute(
                 update(tokens)
                 .where(tokens.c.id == token_id, tokens.c.state == "active")
-                .values(
-                    state="revoked", revoked_by=incident_id, revoked_at=now_ms(connection)
-                )
+                .values(state="revoked", revoked_by=incident_id, revoked_at=now_ms(connection))
             )
         with reader(self._engine).connect() as connection:
             cause = connection.execute(

@@ -112,7 +112,9 @@ def create_app(services: Services, waker: Waker) -> FastAPI:
     @app.get("/api/v1/whoami")
     def whoami(credentials: _Credentials) -> Any:
         """Answer a bearer of an issued token: 200 while it works, 401 once it does not."""
-        record = store.authenticate(Secret(credentials.credentials.encode())) if credentials else None
+        record = (
+            store.authenticate(Secret(credentials.credentials.encode())) if credentials else None
+        )
         if record is None:
             return _UNAUTHORISED
         return {"token": record.name, "owner": record.owner_name, "scopes": list(record.scopes)}
