@@ -22,8 +22,8 @@ class Pattern:
     id: str
     issuer: str
     name: str  # for people, e.g. "Azure DevOps personal access token"
-    regex: str  # over bytes, without bounds; alternatives must be grouped by the author or loader
-    bounds: str  # regex character class body: bytes that may not touch the token on either side
+    regex: str  # over bytes, without bounds; the matcher groups it
+    bounds: str  # regex character class body: bytes that may not touch the token; "" for any
     min_width: int  # bytes, derived from regex
     max_width: int  # bytes, derived from regex; finite
     checksum: str | None = None  # name in matcher.checksums
@@ -31,7 +31,6 @@ class Pattern:
     mask_prefix: int = 0  # leading bytes that are the same in every token and may be shown
     placeholders: tuple[str, ...] = ()
     generate: str = ""  # template examples and new tokens are made from
-    anchor: str = ""  # cheaper expression for Hyperscan that ends where the token ends
     reference: str = ""
     own: bool = False  # the issuer's own, from its configuration
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,29 @@ from scanner.matcher.cache import compile_database
 from scanner.matcher.checksums import CHECKSUMS
 from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
 from scanner.matcher.reference import expression, spans
-from scanner.patterns.generate import generate
+from scanner.matcher.shape import byte_class, read_shape
+from scanner.patterns.template import parse_template
 
 _MOST_WIDTH = 4_096  # bytes; wider tokens would make every window expensive
-_FIELDS = {
-    "id", "name", "regex", "anchor", "bounds", "checksum", "checksum_mode", "mask_prefix",
-    "placeholders", "generate", "reference",
+_LEAST_BITS = 128  # of a generated token: an issued one must not be guessed
+_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # ids and issuers: they end in paths and metrics
+_MOST_NAME = 64
+
+# What people write where a token would stand. A format whose real tokens have such runs names its
+# own; an issuer's own patterns are never filtered (a token it knows is a token).
+_PLACEHOLDERS = (
+    r"(.)\1{9}",
+    r"x{8}",
+    r"example",
+    r"your_?token",
+    r"0123456789|1234567890|abcdefghij",
+)
+_TYPES: dict[str, type] = {
+    "id": str, "name": str, "regex": str, "bounds": str, "checksum": str, "checksum_mode": str,
+    "mask_prefix": int, "placeholders": list, "generate": str, "reference": str,
+    "examples": list, "near_misses": list,
 }  # fmt: skip
+_REQUIRED = ("id", "name", "regex")
 
 
 def load(own: Sequence[Path] = (), only: Collection[str] | None = None) -> Ruleset:
@@ -32,13 +47,17 @@ def load(own: Sequence[Path] = (), only: Collection[str] | None = None) -> Rules
     for path in sorted(Path(__file__).parent.glob("*.toml")):
         _add(patterns, path, own=False)
     for place in own:
-        for path in sorted(place.glob("*.toml")) if place.is_dir() else [place]:
+        paths = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+        if not paths:
+            raise ConfigurationError(f"{place}: the folder holds no .toml file.")
+        for path in paths:
             _add(patterns, path, own=True)
     if only is not None:
         unknown = sorted(set(only) - patterns.keys())
-        if unknown:
+        if unknown or not only:
+            names = ", ".join(map(repr, unknown)) or "no pattern was named"
             raise ConfigurationError(
-                f"Unknown pattern {unknown[0]!r}; known: {', '.join(sorted(patterns))}."
+                f"Unknown pattern: {names}. Known are: {', '.join(sorted(patterns))}."
             )
         patterns = {name: pattern for name, pattern in patterns.items() if name in only}
     return Ruleset(tuple(patterns.values()))
@@ -49,60 +68,129 @@ def _add(patterns: dict[str, Pattern], path: Path, *, own: bool) -> None:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}.") from None
-    issuer = content.get("issuer")
-    entries = content.get("pattern")
-    if not isinstance(issuer, str) or not isinstance(entries, list):
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8.") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: is not TOML ({error}).") from None
+    issuer, entries = content.get("issuer"), content.get("pattern")
+    if not isinstance(issuer, str) or not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{path}: needs an issuer and at least one [[pattern]].")
     for entry in entries:
-        pattern = _read(path, issuer, entry, own=own)
+        name = entry.get("id", "?") if isinstance(entry, dict) else "?"
+        where = f"{path}, pattern {name}"
+        try:
+            pattern = _read(entry, issuer, own=own)
+        except (ValueError, ConfigurationError) as error:
+            raise ConfigurationError(f"{where}: {str(error).rstrip('.')}.") from None
         if pattern.id in patterns:
-            raise ConfigurationError(f"{path}: the pattern {pattern.id} exists already.")
+            raise ConfigurationError(f"{where}: a pattern with this id exists already.")
         patterns[pattern.id] = pattern
 
 
-def _read(path: Path, issuer: str, entry: dict[str, Any], *, own: bool) -> Pattern:
-    where = f"{path}, pattern {entry.get('id', '?')}"
-    unknown = entry.keys() - _FIELDS
-    missing = {"id", "name", "regex"} - entry.keys()
-    if unknown or missing:
-        problem = f"unknown field {min(unknown)}" if unknown else f"{min(missing)} is missing"
-        raise ConfigurationError(f"{where}: {problem}.")
-    values = dict(entry, issuer=issuer, own=own, placeholders=tuple(entry.get("placeholders", ())))
-    values.setdefault("bounds", "A-Za-z0-9")
-    try:
-        values["checksum_mode"] = ChecksumMode(values.get("checksum_mode", "score"))
-        pattern = Pattern(**values, min_width=0, max_width=0)
-        low, high = re._parser.parse(pattern.regex.encode("ascii")).getwidth()  # type: ignore[attr-defined]
-        expression(pattern)
-        if pattern.anchor:
-            re.compile(pattern.anchor.encode("ascii"))
-    except (ValueError, TypeError, re.error) as error:
-        raise ConfigurationError(f"{where}: {error}.") from None
-    if pattern.checksum is not None and pattern.checksum not in CHECKSUMS:
-        raise ConfigurationError(f"{where}: unknown checksum {pattern.checksum!r}.")
-    if low == 0 or high > _MOST_WIDTH:
-        raise ConfigurationError(
-            f"{where}: it must match at least one byte and at most {_MOST_WIDTH}."
+def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
+    """Check one [[pattern]] table. Errors: `ValueError`, `ConfigurationError`."""
+    values = _fields(entry)
+    shape = read_shape(values["regex"])
+    if not 0 < shape.min_width <= shape.max_width <= _MOST_WIDTH:
+        raise ValueError(
+            f"its regex must match at least one byte and at most {_MOST_WIDTH}, and have an end"
         )
-    pattern = replace(pattern, min_width=low, max_width=high)
+    pattern = Pattern(
+        id=_name(values["id"]),
+        issuer=_name(issuer),
+        name=values["name"],
+        regex=values["regex"],
+        bounds=values.get("bounds", "A-Za-z0-9"),
+        min_width=shape.min_width,
+        max_width=shape.max_width,
+        checksum=values.get("checksum"),
+        checksum_mode=_mode(values),
+        mask_prefix=values.get("mask_prefix", 0),
+        placeholders=_placeholders(values),
+        generate=values.get("generate", ""),
+        reference=values.get("reference", ""),
+        own=own,
+    )
+    if pattern.bounds:
+        byte_class(pattern.bounds)
+    if not 0 <= pattern.mask_prefix <= shape.literal_prefix:
+        # A longer one would show a part of the secret in every mail (law 1).
+        raise ValueError(
+            f"mask_prefix is {pattern.mask_prefix}, but only the first {shape.literal_prefix} bytes"
+            " are the same in every match"
+        )
+    if pattern.generate:
+        _template(pattern)
+    try:
+        expression(pattern)
+    except re.error as error:
+        raise ValueError(f"its regex does not compile: {error}") from None
     compile_database(Ruleset((pattern,)))
+    _literals(pattern, values)
     return pattern
 
 
-def check_examples(ruleset: Ruleset) -> list[str]:
-    """Return what is wrong: generated tokens that do not match, near-misses that do."""
-    problems = []
-    for pattern in ruleset.patterns:
-        if not pattern.generate:
-            continue
-        token = generate(pattern).reveal()
-        if (0, len(token)) not in spans(pattern, token):
-            problems.append(f"{pattern.id}: a generated token does not match")
-        glued = {"a character before": b"a" + token, "a character after": token + b"a"}
-        cut = {"one short at the start": token[1:], "one short at the end": token[:-1]}
-        for name, near_miss in (*glued.items(), *cut.items()):
-            if spans(pattern, near_miss):
-                problems.append(f"{pattern.id}: matches with {name}")
-    return problems
+def _fields(entry: object) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise ValueError("it is not a table")  # noqa: TRY004 (the reader has one kind of error)
+    for field, value in entry.items():
+        if field not in _TYPES:
+            raise ValueError(f"unknown field {field}; known: {', '.join(_TYPES)}")
+        items = value if isinstance(value, list) else ()
+        if type(value) is not _TYPES[field] or not all(isinstance(item, str) for item in items):
+            kind = {str: "a string", int: "a whole number", list: "a list of strings"}
+            raise ValueError(f"{field} must be {kind[_TYPES[field]]}")
+    missing = [field for field in _REQUIRED if not entry.get(field)]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    return entry
+
+
+def _name(value: str) -> str:
+    if len(value) > _MOST_NAME or not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no name: use lower-case words joined by dashes, {_MOST_NAME} at most"
+        )
+    return value
+
+
+def _mode(values: dict[str, Any]) -> ChecksumMode:
+    checksum, mode = values.get("checksum"), values.get("checksum_mode", ChecksumMode.SCORE.value)
+    if checksum is None and "checksum_mode" in values:
+        raise ValueError("checksum_mode is set, but no checksum")
+    if checksum is not None and checksum not in CHECKSUMS:
+        raise ValueError(f"unknown checksum {checksum!r}; known: {', '.join(CHECKSUMS)}")
+    if mode not in list(ChecksumMode):
+        raise ValueError(f"checksum_mode is one of {', '.join(ChecksumMode)}")
+    return ChecksumMode(mode)
+
+
+def _placeholders(values: dict[str, Any]) -> tuple[str, ...]:
+    placeholders: tuple[str, ...] = tuple(values.get("placeholders", _PLACEHOLDERS))
+    for placeholder in placeholders:
+        try:
+            re.compile(placeholder.encode("ascii"))
+        except (re.error, UnicodeEncodeError) as error:
+            raise ValueError(f"a placeholder does not compile: {error}") from None
+    return placeholders
+
+
+def _template(pattern: Pattern) -> None:
+    template = parse_template(pattern.generate)
+    if template.bits < _LEAST_BITS:
+        raise ValueError(
+            f"generate draws {template.bits:.0f} bits; a token needs at least {_LEAST_BITS}"
+        )
+    if template.checked and pattern.checksum is None:
+        raise ValueError("generate has a place for a checksum, but no checksum is named")
+
+
+def _literals(pattern: Pattern, values: dict[str, Any]) -> None:
+    """Literal examples are checked here and not kept. They are counted, never shown."""
+    for number, text in enumerate(values.get("examples", ()), 1):
+        data = text.encode()
+        if spans(pattern, data) != [(0, len(data))]:
+            raise ValueError(f"its example {number} does not match")
+    for number, text in enumerate(values.get("near_misses", ()), 1):
+        if spans(pattern, text.encode()):
+            raise ValueError(f"its near-miss {number} matches")

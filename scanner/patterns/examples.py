@@ -1,0 +1,92 @@
+"""Do patterns match what they should, and nothing near it? For `patrol patterns test` and tests."""
+
+from __future__ import annotations
+
+import random
+import re
+import secrets
+from collections.abc import Iterator
+
+from scanner.errors import ConfigurationError
+from scanner.matcher.checksums import CHECKSUMS
+from scanner.matcher.engine import Matcher
+from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
+from scanner.matcher.shape import byte_class
+from scanner.model import Checksum
+from scanner.patterns.generate import generate
+from scanner.patterns.template import ALPHABETS
+
+_SAMPLES = 5
+_FOREIGN = b" !\x00\xff"  # one of these is outside any sane token's alphabet
+
+
+def check_examples(ruleset: Ruleset, rng: random.Random | None = None) -> list[str]:
+    """Return what is wrong: generated tokens that are not found, near-misses that are.
+
+    Each pattern is tried alone, as the matcher runs it. Messages never show a token.
+    """
+    problems: list[str] = []
+    source = rng or secrets.SystemRandom()
+    for pattern in ruleset.patterns:
+        if pattern.generate:
+            problems += _check(pattern, source)
+    return problems
+
+
+def _check(pattern: Pattern, source: random.Random) -> Iterator[str]:
+    # Bound, so that no placeholder filter hides a match that should not be.
+    matcher = Matcher(Ruleset((pattern,)), bound=frozenset({pattern.id}))
+    seen: set[str] = set()
+    for _ in range(_SAMPLES):
+        try:
+            token = generate(pattern, source).reveal()
+        except ConfigurationError as error:
+            yield str(error)
+            return
+        found = matcher.scan(b" " + token + b"\n")
+        if [(c.start, c.end) for c in found] != [(1, 1 + len(token))]:
+            seen.add("a generated token is not found as it is")
+        elif found[0].checksum is Checksum.INVALID:
+            seen.add("a generated token has a wrong checksum")
+        seen |= {
+            f"matches a token {name}"
+            for name, near_miss in near_misses(pattern, token, source)
+            if matcher.scan(near_miss)
+        }
+    yield from (f"{pattern.id}: {problem}" for problem in sorted(seen))
+
+
+def near_misses(
+    pattern: Pattern, token: bytes, source: random.Random
+) -> Iterator[tuple[str, bytes]]:
+    """Spoil `token` by rule: (how, bytes). What happens to be another whole token is left out."""
+    spoiled = {"cut short at its start": token[1:], "cut short at its end": token[:-1]}
+    touching = byte_class(pattern.bounds) if pattern.bounds else frozenset()
+    for byte in {min(touching), max(touching)} if touching else set():
+        spoiled[f"glued to \\x{byte:02x} before"] = bytes((byte,)) + token
+        spoiled[f"glued to \\x{byte:02x} after"] = token + bytes((byte,))
+    middle = (pattern.mask_prefix + len(token)) // 2
+    for byte in _FOREIGN:
+        spoiled[f"with \\x{byte:02x} inside"] = (
+            token[:middle] + bytes((byte,)) + token[middle + 1 :]
+        )
+    if pattern.checksum is not None and pattern.checksum_mode is ChecksumMode.REQUIRED:
+        spoiled["with a wrong checksum"] = _unchecked(pattern, token, source)
+    whole = re.compile(pattern.regex.encode("ascii"))
+    for name, near_miss in spoiled.items():
+        gate = name.endswith("checksum")
+        if gate or not whole.fullmatch(near_miss):
+            yield name, near_miss
+
+
+def _unchecked(pattern: Pattern, token: bytes, source: random.Random) -> bytes:
+    """Change a character of the random part so that the shape stays and the checksum breaks."""
+    whole = re.compile(pattern.regex.encode("ascii"))
+    verify = CHECKSUMS[pattern.checksum or ""].verify
+    letters = ALPHABETS["base62"].encode()
+    for index in range(pattern.mask_prefix, len(token)):
+        for byte in source.sample(letters, len(letters)):
+            changed = token[:index] + bytes((byte,)) + token[index + 1 :]
+            if whole.fullmatch(changed) and not verify(changed):
+                return changed
+    raise ConfigurationError(f"{pattern.id}: every token of its shape passes its checksum.")
