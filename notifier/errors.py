@@ -1,10 +1,15 @@
-"""One error: a notice was not delivered, for now or for good."""
+"""What a channel raises when a notice did not go out."""
 
 from __future__ import annotations
 
 
 class DeliveryError(Exception):
-    """`permanent` says whether another try is pointless. The message never quotes the notice."""
+    """A notice was not delivered.
+
+    `permanent` says that no later attempt with the same notice can succeed. The message is written
+    for a log line: it holds a reason and a status code, never the mail's content, the server's
+    words (they may quote the mail) or a credential.
+    """
 
     def __init__(self, message: str, *, permanent: bool) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Send one notice through one channel."""
+"""The one way out: render a notice and hand it to a channel, once. Retrying is the caller's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from notifier.render import Rendered, Renderer
 
 
 class Channel(Protocol):
-    """A way out. Errors: `DeliveryError`."""
+    """Where notices go. One file in `notifier/channels/` each."""
 
-    def send(self, notice: Notice, rendered: Rendered) -> None:
-        """Try once."""
-        ...
+    def send(self, notice: Notice, mail: Rendered) -> None:
+        """Deliver, or raise `DeliveryError` that says whether another try can help."""
 
 
 def notify(notice: Notice, channel: Channel, renderer: Renderer) -> str:
-    """Render and send; returns the subject it was sent under."""
-    rendered = renderer.render(notice)
-    channel.send(notice, rendered)
-    return rendered.subject
+    """Render and deliver `notice`; returns the subject that was sent. Raises `DeliveryError`."""
+    mail = renderer.render(notice)
+    channel.send(notice, mail)
+    return mail.subject

@@ -1,46 +1,25 @@
-"""From a notice to subject, text and HTML.
-
-Names and paths are chosen by strangers: they are capped, control and bidi characters become
-escapes, and whatever a mail client would turn into a link is broken up. The only links are ours.
-"""
+"""Words to mail: a notice and its templates become subject, plain text and HTML."""
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import css_inline
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from notifier.inert import inert, shown
+from notifier.layout import when, wrap
 from notifier.notice import Notice
 
-_LONGEST = 120
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
-
-def defang(value: object) -> str:
-    """Return hostile text as one short line that no mail client makes a link of."""
-    text = str(value)
-    shown = "".join(
-        character.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(character) in _HIDDEN
-        else character
-        for character in text[: _LONGEST + 1]
-    )
-    if len(text) > _LONGEST or len(shown) > _LONGEST:
-        shown = shown[: _LONGEST - 1] + "…"
-    return shown.replace("://", "[:]//").replace("www.", "www[.]").replace("@", "[at]")
-
-
-def moment(value: str | None) -> str:
-    """Return an ISO time as "24 Nov 2026 03:12:09 UTC"-like text; "unknown" for None."""
-    return "unknown" if value is None else value[:19].replace("T", " ") + " UTC"
+_TEMPLATES = Path(__file__).parent / "templates"
+_LONGEST_SUBJECT = 200  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A mail's three parts."""
+    """A mail's words: `subject` is one line, `text` at most 72 columns, `html` a whole document
+    whose styles are inlined and which loads nothing."""
 
     subject: str
     text: str
@@ -48,26 +27,39 @@ class Rendered:
 
 
 class Renderer:
-    """Renders notices; a file of the same name below `extra_templates` replaces the built-in."""
+    """Renders notices from `notifier/templates/<kind>/{subject.txt,body.txt,body.html}`.
+
+    `extra_templates` is a directory of the same layout; each file in it replaces ours of the same
+    name, one by one. Templates see the notice's context, `kind`, and the filters `inert`
+    (stranger's text: always use it for names, paths and repositories), `shown` and `when`. Raises
+    `ValueError` for a directory that is not there; rendering raises Jinja2's `TemplateError` for a
+    template that is wrong.
+    """
 
     def __init__(self, extra_templates: Path | None = None) -> None:
-        folders = [extra_templates] if extra_templates else []
-        loaders = [FileSystemLoader(f) for f in (*folders, Path(__file__).parent / "templates")]
+        if extra_templates is not None and not extra_templates.is_dir():
+            raise ValueError(f"The template directory {extra_templates} does not exist.")
+        folders = [*([extra_templates] if extra_templates else []), _TEMPLATES]
         self._environment = Environment(
-            loader=ChoiceLoader(loaders),
+            loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
+            autoescape=select_autoescape(("html",), default=False, default_for_string=False),
             undefined=StrictUndefined,
-            autoescape=select_autoescape(["html"]),
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters.update(defang=defang, moment=moment)
-        self._inliner = css_inline.CSSInliner(load_remote_stylesheets=False, keep_style_tags=True)
+        self._environment.filters.update(inert=inert, shown=shown, when=when)
+        # The <style> element goes but for its media rules; nothing is ever fetched.
+        self._inliner = css_inline.CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
 
     def render(self, notice: Notice) -> Rendered:
-        """Return the notice's subject (one line), text and HTML."""
-        parts = {
-            name: self._environment.get_template(f"{notice.kind}/{name}").render(notice.context)
-            for name in ("subject.txt", "body.txt", "body.html")
-        }
-        subject = " ".join(parts["subject.txt"].split())
-        return Rendered(subject, parts["body.txt"], self._inliner.inline(parts["body.html"]))
+        """Return the mail's words for `notice`."""
+        subject = " ".join(self._fill(notice, "subject.txt").split())
+        return Rendered(
+            subject=shown(subject, _LONGEST_SUBJECT),
+            text=wrap(self._fill(notice, "body.txt")),
+            html=self._inliner.inline(self._fill(notice, "body.html")),
+        )
+
+    def _fill(self, notice: Notice, name: str) -> str:
+        template = self._environment.get_template(f"{notice.kind}/{name}")
+        return template.render(**notice.context, kind=notice.kind)

@@ -1,156 +1,347 @@
-"""A mail server for trying things out: it keeps every message and shows it on a page.
+"""The embedded mailbox: an SMTP sink that keeps every mail as a file, and a page to read them on.
 
-Loopback only. Messages are .eml files in the data directory, readable by their owner only.
+It never sends anything on. Both servers share one process and one event loop and listen on
+loopback only, because whoever reaches them reads everybody's mail.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email
-import email.policy
-import html
+import contextlib
+import errno
+import os
+import re
 import secrets
+import signal
+import socket
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.errors import MessageError
 from email.message import EmailMessage
+from email.parser import BytesParser
+from email.policy import default as modern
 from pathlib import Path
-from typing import Any
 
 import uvicorn
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from scanner.embedded.ports import check_port_free
+from scanner.errors import ConfigurationError
 
-_MOST_BYTES = 5 << 20
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 860px; padding: 24px;
-  color: #1c2430; background: #f3f5f8; }
-a { color: #0b57b8; } li { margin: 0 0 12px; } small { color: #55606f; }
-iframe { width: 100%; height: 70vh; border: 1px solid #c9d1db; border-radius: 8px; }
-pre { white-space: pre-wrap; background: #fff; padding: 16px; border-radius: 8px; }
-@media (prefers-color-scheme: dark) { body { color: #e6eaf0; background: #10141a; }
-  a { color: #8ab8ff; } small { color: #a3afbf; } pre { background: #1a2029; } }
-"""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'self'"
+HOST = "127.0.0.1"
+LARGEST_MAIL = 10 << 20  # bytes; a larger one is refused with 552
+_HEADERS = 64 << 10  # bytes of a mail that the list reads
+_LISTED = 200  # mails on the page; the files hold all of them
+
+_ID = re.compile(r"\d{20}-[0-9a-f]{8}")
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "mail_pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; frame-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# A mail's own HTML: no scripts, no requests, an origin of its own; its links open in a new tab.
+_MAIL_HEADERS = {
+    **_PAGE_HEADERS,
+    "Content-Security-Policy": "sandbox allow-popups allow-popups-to-escape-sandbox; "
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'self'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MailSummary:
+    """One line of the mailbox. `id` orders by arrival; header values are decoded."""
+
+    id: str
+    received_at: datetime
+    sender: str
+    to: str
+    subject: str
+    message_id: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A whole mail; `text` and `html` are empty when the mail has no such part."""
+
+    summary: MailSummary
+    text: str
+    html: str
+    raw: bytes
 
 
 class MailStore:
-    """Messages in a directory, in the order of their arrival."""
+    """Mails as .eml files in one directory, which only its owner may read.
+
+    Raises `ConfigurationError` when the directory cannot be made.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.directory = directory
+        self._lock = threading.Lock()
+        self._last = 0
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The mail directory {directory} cannot be made ({error.strerror})."
+            ) from None
 
-    def add(self, content: bytes) -> str:
-        """Keep a message; returns its id."""
-        mail_id = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        temporary = self._directory / f".{mail_id}"
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(content)
-        temporary.replace(self._directory / f"{mail_id}.eml")
+    def add(self, raw: bytes) -> str:
+        """Keep one mail durably and return its id. It appears whole or not at all."""
+        with self._lock:  # two mails within one tick of the clock keep their order
+            self._last = max(self._last + 1, time.time_ns())
+            mail_id = f"{self._last:020d}-{secrets.token_hex(4)}"
+        temporary = self.directory / f".{mail_id}.writing"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self._path(mail_id))
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         return mail_id
 
-    def ids(self) -> list[str]:
-        """Return the ids, newest first."""
-        return sorted((path.stem for path in self._directory.glob("[!.]*.eml")), reverse=True)
+    def list(self, limit: int | None = None) -> Sequence[MailSummary]:
+        """Return what is here, newest first, at most `limit`."""
+        summaries = []
+        for mail_id in self._ids()[:limit]:
+            with self._path(mail_id).open("rb") as file:
+                head = file.read(_HEADERS)
+                size = os.fstat(file.fileno()).st_size
+            message = BytesParser(EmailMessage, policy=modern).parsebytes(head, headersonly=True)
+            summaries.append(_summarise(mail_id, message, size))
+        return summaries
 
-    def read(self, mail_id: str) -> EmailMessage | None:
-        """Return a message; None when there is none of that id."""
-        if mail_id not in self.ids():
-            return None
-        content = (self._directory / f"{mail_id}.eml").read_bytes()
-        message = email.message_from_bytes(content, policy=email.policy.default)
-        return message if isinstance(message, EmailMessage) else None
+    def count(self) -> int:
+        """Return how many mails there are."""
+        return len(self._ids())
+
+    def read(self, mail_id: str) -> Mail:
+        """Return one mail; raises `FileNotFoundError` for an id that is not here."""
+        if not _ID.fullmatch(mail_id):
+            raise FileNotFoundError("There is no such mail.")
+        raw = self._path(mail_id).read_bytes()
+        message = BytesParser(EmailMessage, policy=modern).parsebytes(raw)
+        summary = _summarise(mail_id, message, len(raw))
+        return Mail(summary, text=_part(message, "plain"), html=_part(message, "html"), raw=raw)
+
+    def _path(self, mail_id: str) -> Path:
+        return self.directory / f"{mail_id}.eml"
+
+    def _ids(self) -> Sequence[str]:
+        names = (path.stem for path in self.directory.glob("*.eml"))
+        return sorted((name for name in names if _ID.fullmatch(name)), reverse=True)
 
 
-class _Sink:
-    def __init__(self, store: MailStore) -> None:
-        self._store = store
+def build_app(store: MailStore, title: str) -> Starlette:
+    """Return the mailbox as a web application: a list that reloads itself, and one page a mail."""
 
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
-        await asyncio.to_thread(self._store.add, envelope.content)
-        return "250 kept"
+    def show_list(_request: Request) -> Response:
+        return _page("list.html", title=title, mails=store.list(_LISTED), count=store.count())
 
+    def show_mail(request: Request) -> Response:
+        mail = _find(store, request)
+        return _page("mail.html", title=title, mail=mail, summary=mail.summary)
 
-def _page(title: str, body: str, *, refresh: bool = False) -> HTMLResponse:
-    again = '<meta http-equiv="refresh" content="3">' if refresh else ""
-    return HTMLResponse(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>",
-        headers={"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer"},
-    )
-
-
-def build_app(store: MailStore) -> Starlette:
-    """The page: a list, one message, and its HTML part for the frame."""
-
-    def index(_request: Request) -> Response:
-        rows = []
-        for mail_id in store.ids()[:200]:
-            message = store.read(mail_id)
-            if message is not None:
-                rows.append(
-                    f'<li><a href="/mail/{mail_id}">{html.escape(str(message["Subject"]))}</a>'
-                    f"<br><small>to {html.escape(str(message['To']))}, "
-                    f"{html.escape(str(message['Date']))}</small></li>"
-                )
-        listing = f"<ul>{''.join(rows)}</ul>" if rows else "<p>No mail yet.</p>"
-        return _page("Caught mail", f"<h1>Caught mail</h1>{listing}", refresh=True)
-
-    def show(request: Request) -> Response:
-        mail_id = request.path_params["mail_id"]
-        message = store.read(mail_id)
-        if message is None:
-            return _page("No such mail", "<h1>No such mail</h1>")
-        text = message.get_body(("plain",))
-        subject = html.escape(str(message["Subject"]))
-        return _page(
-            str(message["Subject"]),
-            f'<p><a href="/">All mail</a></p><h1>{subject}</h1>'
-            f"<p><small>from {html.escape(str(message['From']))} "
-            f"to {html.escape(str(message['To']))}</small></p>"
-            f'<iframe sandbox title="The mail" src="/mail/{mail_id}/html"></iframe>'
-            f"<h2>As text</h2><pre>{html.escape(text.get_content() if text else '')}</pre>",
+    def show_html(request: Request) -> Response:
+        # Links leave the frame, which may show nothing but this mail.
+        html = re.sub(
+            r"<head(?:\s[^>]*)?>",
+            lambda head: f'{head[0]}<base target="_blank">',
+            _find(store, request).html,
+            count=1,
+            flags=re.IGNORECASE,
         )
+        return HTMLResponse(html, headers=_MAIL_HEADERS)
 
-    def part(request: Request) -> Response:
-        message = store.read(request.path_params["mail_id"])
-        body = message.get_body(("html",)) if message is not None else None
-        policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
-        return HTMLResponse(
-            body.get_content() if body else "", headers={"Content-Security-Policy": policy}
-        )
+    def show_source(request: Request) -> Response:
+        raw = _find(store, request).raw.decode("utf-8", "replace")
+        return PlainTextResponse(raw, headers=_MAIL_HEADERS)
+
+    def show_style(_request: Request) -> Response:
+        css = (Path(__file__).parent / "mail_pages" / "style.css").read_bytes()
+        return Response(css, media_type="text/css", headers={"Cache-Control": "no-cache"})
 
     return Starlette(
         routes=[
-            Route("/", index),
-            Route("/mail/{mail_id}", show),
-            Route("/mail/{mail_id}/html", part),
-        ]
+            Route("/", show_list),
+            Route("/style.css", show_style),
+            Route("/mails/{id}", show_mail),
+            Route("/mails/{id}/html", show_html),
+            Route("/mails/{id}/source", show_source),
+        ],
+        # A stranger's site whose name resolves to 127.0.0.1 must not read the mails.
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
     )
 
 
 def serve(directory: Path, smtp_port: int, http_port: int) -> None:
-    """Run until SIGTERM or SIGINT. Errors: `ConfigurationError` for a taken port."""
-    check_port_free("127.0.0.1", smtp_port, "PATROL_SMTP_PORT")
-    check_port_free("127.0.0.1", http_port, "PATROL_MAIL_PORT")
-    asyncio.run(_serve(MailStore(directory), smtp_port, http_port))
+    """Take mail on `smtp_port` and show it on `http_port`, both on loopback, until SIGTERM or
+    SIGINT; call it from a process's main thread. Prints nothing.
+
+    Raises `ConfigurationError` that names the port when one is taken.
+    """
+    store = MailStore(directory)
+    with _listen(smtp_port, "smtp_port") as smtp, _listen(http_port, "mail_port") as http:
+        asyncio.run(run(store, smtp, http, signals=(signal.SIGTERM, signal.SIGINT)))
 
 
-async def _serve(store: MailStore, smtp_port: int, http_port: int) -> None:
+async def run(
+    store: MailStore,
+    smtp: socket.socket,
+    http: socket.socket,
+    *,
+    signals: tuple[signal.Signals, ...] = (),
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve both on listening sockets until `stop` is set or one of `signals` arrives."""
+    stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    sink = _Sink(store)
-    server = await loop.create_server(
-        lambda: SMTP(sink, data_size_limit=_MOST_BYTES, hostname="localhost", loop=loop),
-        "127.0.0.1",
-        smtp_port,
-    )
-    async with server:
-        config = uvicorn.Config(
-            build_app(store), host="127.0.0.1", port=http_port, log_level="warning"
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    web = _Web(
+        uvicorn.Config(
+            build_app(store, "Patrol mail"),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=2,
         )
-        await uvicorn.Server(config).serve()
+    )
+    mail = await loop.create_server(lambda: _protocol(store, loop), sock=smtp)
+    try:
+        serving = asyncio.create_task(web.serve(sockets=[http]))
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        web.should_exit = True
+        await serving
+    finally:
+        mail.close()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+class _Web(uvicorn.Server):
+    """uvicorn without its signal handling, which would kill the process a second time."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Sink:
+    """aiosmtpd's handler: keeps what arrives, for whomever it is."""
+
+    def __init__(self, store: MailStore) -> None:
+        self._store = store
+
+    async def handle_DATA(  # noqa: N802 (aiosmtpd's name)
+        self, _server: SMTP, _session: Session, envelope: Envelope
+    ) -> str:
+        content = envelope.content
+        raw = content if isinstance(content, bytes) else (content or "").encode()
+        try:
+            await asyncio.to_thread(self._store.add, raw)
+        except OSError:
+            return "452 4.3.1 The mail could not be stored"  # told to the sender, who tries again
+        return "250 2.0.0 Kept"
+
+
+def _protocol(store: MailStore, loop: asyncio.AbstractEventLoop) -> SMTP:
+    return SMTP(
+        _Sink(store),
+        data_size_limit=LARGEST_MAIL,
+        enable_SMTPUTF8=True,
+        hostname="localhost",  # else it asks DNS for the machine's name
+        ident="Patrol mail catcher",
+        loop=loop,
+    )
+
+
+def _listen(port: int, setting: str) -> socket.socket:
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        cause = "is taken" if error.errno == errno.EADDRINUSE else f"fails ({error.strerror})"
+        raise ConfigurationError(
+            f"Port {port} on {HOST}, for the mail catcher, {cause}; "
+            f"set PATROL_{setting.upper()} to another one."
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _page(template: str, **values: object) -> HTMLResponse:
+    return HTMLResponse(_PAGES.get_template(template).render(**values), headers=_PAGE_HEADERS)
+
+
+def _find(store: MailStore, request: Request) -> Mail:
+    try:
+        return store.read(request.path_params["id"])
+    except FileNotFoundError:
+        raise HTTPException(404, "There is no such mail.") from None
+
+
+def _summarise(mail_id: str, message: EmailMessage, size: int) -> MailSummary:
+    return MailSummary(
+        id=mail_id,
+        received_at=datetime.fromtimestamp(int(mail_id[:20]) / 1e9, UTC),
+        sender=_header(message, "From"),
+        to=_header(message, "To"),
+        subject=_header(message, "Subject") or "(no subject)",
+        message_id=_header(message, "Message-ID"),
+        size=size,
+    )
+
+
+def _header(message: EmailMessage, name: str) -> str:
+    try:
+        return str(message.get(name, ""))
+    except (MessageError, ValueError, LookupError, AttributeError, TypeError):
+        # The standard library's parser trips over some malformed headers; one such mail must not
+        # take the whole mailbox away.
+        return "(unreadable)"
+
+
+def _part(message: EmailMessage, kind: str) -> str:
+    body = message.get_body((kind,))
+    if body is None:
+        return ""
+    payload = body.get_payload(decode=True)
+    if not isinstance(payload, bytes):
+        return ""
+    try:
+        return payload.decode(body.get_content_charset("utf-8"), "replace")
+    except LookupError:  # a charset nobody knows
+        return payload.decode("utf-8", "replace")
