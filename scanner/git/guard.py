@@ -9,66 +9,123 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpcore2
 import httpx2
 
 from scanner.errors import FetchRefusedError, FetchUnavailableError
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_PORTS = {"https": 443, "http": 80}
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # carries an IPv4 address in its last four bytes
+# Ranges that Python calls global although they tunnel to, or stand for, something else.
+_NEVER = (
+    ipaddress.IPv6Network("2002::/16"),  # 6to4
+    ipaddress.IPv6Network("2001::/32"),  # Teredo
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible, deprecated
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # local-use NAT64
+    ipaddress.IPv6Network("fec0::/10"),  # site-local, deprecated
+    ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays
+)
+
 
 class ConnectGuard:
-    """Allows https to public addresses, and what `allowed` names: "host" or "host:port"."""
+    """Allows https to public addresses, and what `allowed` names.
 
-    def __init__(self, allowed: Collection[str] = ()) -> None:
-        self._allowed = frozenset(entry.lower() for entry in allowed)
+    An entry is "host", "host:port", an address or a network such as "10.1.0.0/16"; what it names
+    may be private and may speak plain http. `https_only=False` allows http to public hosts too.
+    Errors: `ValueError` for an entry that is none of these.
+    """
+
+    def __init__(self, allowed: Collection[str] = (), https_only: bool = True) -> None:
+        self._https_only = https_only
+        self._networks: list[_Network] = []
+        self._names: set[str] = set()
+        for entry in (one.strip().lower() for one in allowed):
+            try:
+                self._networks.append(ipaddress.ip_network(entry.strip("[]")))
+            except ValueError:
+                if "/" in entry:
+                    raise ValueError(f"{entry!r} is neither a host nor a network.") from None
+                self._names.add(entry)
 
     def is_allowed(self, host: str, port: int) -> bool:
         """True when the operator named this host: private addresses and plain http are fine."""
-        return host.lower() in self._allowed or f"{host.lower()}:{port}" in self._allowed
+        host = host.lower().rstrip(".")
+        shown = f"[{host}]" if ":" in host else host
+        if host in self._names or f"{shown}:{port}" in self._names:
+            return True
+        address = _address(host)
+        return address is not None and self._is_named(address)
 
-    def check_url(self, url: str) -> None:
+    def check_url(self, url: str) -> SplitResult:
         """Refuse schemes other than https (http only for allowed hosts), and credentials."""
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        if not parts.hostname or parts.username or parts.password:
+        try:
+            parts = urlsplit(url)
+            port = parts.port or _PORTS.get(parts.scheme, 0)
+        except ValueError:
+            raise FetchRefusedError("The repository's address is not a URL.") from None
+        if not parts.hostname or parts.username is not None or parts.password is not None:
             raise FetchRefusedError("The address must name a host and carry no credentials.")
+        if parts.query or parts.fragment:
+            raise FetchRefusedError("The address must not carry a query or a fragment.")
         if parts.scheme == "https":
-            return
-        if parts.scheme != "http" or not self.is_allowed(parts.hostname, port):
-            raise FetchRefusedError(
-                f"Only https is allowed; name the host in PATROL_ALLOW_HOSTS to allow "
-                f"{parts.hostname} over {parts.scheme or 'nothing'}."
-            )
+            return parts
+        if parts.scheme == "http" and (
+            not self._https_only or self.is_allowed(parts.hostname, port)
+        ):
+            return parts
+        raise FetchRefusedError(
+            "Only https is allowed; name the host in PATROL_ALLOW_HOSTS to allow plain http."
+        )
 
-    async def resolve(self, host: str, port: int) -> str:
-        """Return an address of `host` that may be connected to."""
+    async def resolve(self, host: str, port: int) -> list[str]:
+        """Return the addresses of `host`, all of which may be connected to."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
                 host, port, type=socket.SOCK_STREAM
             )
-        except OSError:
-            raise FetchUnavailableError(f"The host {host} cannot be resolved.") from None
-        addresses = [str(entry[4][0]) for entry in found]
+        except (OSError, UnicodeError):
+            raise FetchUnavailableError("The repository's host cannot be resolved.") from None
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self.is_allowed(host, port):
             for address in addresses:
-                if not _is_public(address):
+                parsed = _address(address)
+                if parsed is None or not (_is_public(parsed) or self._is_named(parsed)):
                     raise FetchRefusedError(
-                        f"{host} resolves to an address that is not public; "
+                        "The repository's host resolves to an address that is not public; "
                         "name it in PATROL_ALLOW_HOSTS if that is meant."
                     )
-        return addresses[0]
+        return addresses
 
     def transport(self) -> httpx2.AsyncHTTPTransport:
-        """Return an HTTP transport whose every connection passes this guard."""
-        transport = httpx2.AsyncHTTPTransport(trust_env=False)
-        transport._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(trust_env=False),
-            network_backend=_GuardedBackend(self),
+        """Return an HTTP transport whose every connection passes this guard, without proxies."""
+        return _GuardedTransport(self, self._tls)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Loading the certificates takes tens of milliseconds: once is enough.
+        return httpx2.create_ssl_context(trust_env=False)
+
+    def _is_named(self, address: _Address) -> bool:
+        return any(
+            address.version == network.version and address in network for network in self._networks
         )
-        return transport
+
+
+class _GuardedTransport(httpx2.AsyncHTTPTransport):
+    def __init__(self, guard: ConnectGuard, tls: ssl.SSLContext) -> None:
+        super().__init__(verify=tls, trust_env=False)
+        # The library offers no way to hand in a network backend; its pool does.
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=tls, network_backend=_GuardedBackend(guard)
+        )
 
 
 class _GuardedBackend(httpcore2.AsyncNetworkBackend):
@@ -84,16 +141,31 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        address = await self._guard.resolve(host, port)
-        return await self._backend.connect_tcp(
-            address, port, timeout, local_address, socket_options
-        )
+        failure: Exception = FetchUnavailableError("The repository's host has no address.")
+        for address in await self._guard.resolve(host, port):
+            try:
+                return await self._backend.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
     async def sleep(self, seconds: float) -> None:
         await self._backend.sleep(seconds)
 
 
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not (mapped or ip).is_multicast
+def _address(text: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_public(address: _Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and address in _NAT64:
+        address = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    if any(address.version == network.version and address in network for network in _NEVER):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved

@@ -2,86 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from scanner.git.pack import Bounds, PackReader
+from scanner.git.pack import Bounds, Buffer, PackReader
 from scanner.git.provenance import Commit, Origin, parse_commit, trace
-from scanner.model import Candidate, Inspection, LocatedCandidate, ObjectKind, Place
+from scanner.matcher.position import Scans, Spot, spots
+from scanner.model import Inspection, LocatedCandidate, ObjectKind, Place
 
-_MOST_FOUND = 20_000
-
-
-class Scans(Protocol):
-    """What inspection needs of a matcher."""
-
-    def scan(self, data: bytes) -> list[Candidate]:
-        """Return the candidates in `data`."""
-        ...
+MOST_FOUND = 20_000
+_MOST_TREE_BYTES = 256 << 20  # of trees kept for provenance; beyond it places lose their path
+_NOWHERE: tuple[None] = (None,)
 
 
-def line_and_column(data: bytes, offset: int) -> tuple[int, int]:
-    """Return the place of a byte offset, both from 1; columns count bytes."""
-    return data.count(b"\n", 0, offset) + 1, offset - data.rfind(b"\n", 0, offset)
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An object with candidates."""
+
+    object_id: str
+    kind: ObjectKind
+    spots: tuple[Spot, ...]
 
 
 def inspect_pack(
-    pack: bytes | memoryview, matcher: Scans, bounds: Bounds, hash_size: int = 20
+    pack: Buffer, matcher: Scans, bounds: Bounds | None = None, hash_size: int = 20
 ) -> Inspection:
-    """Match every object of a pack: files, but also messages, authors and the names in trees."""
+    """Match every object of a pack: files, but also messages, authors and the names in trees.
+
+    Errors: `MalformedPackError`. Every bound that was met is in the inspection's `partial`.
+    """
+    reader = PackReader(pack, bounds or Bounds(), hash_size)
+    try:
+        return _inspect(reader, matcher, hash_size)
+    finally:
+        reader.close()
+
+
+def _inspect(reader: PackReader, matcher: Scans, hash_size: int) -> Inspection:
     commits: list[Commit] = []
     trees: dict[str, bytes] = {}
-    hits: list[tuple[str, ObjectKind, list[tuple[Candidate, int, int]]]] = []
-    objects = blobs = size = scanned = found = 0
-    partial: list[str] = []
-    for item in PackReader(pack, bounds, hash_size).objects():
+    hits: dict[str, Hit] = {}
+    objects = blobs = size = scanned = tree_bytes = found = dropped = 0
+    for item in reader.objects():
         objects += 1
         blobs += item.kind is ObjectKind.BLOB
         data = item.data
         if data is None:
-            partial.append(f"an object is larger than {bounds.object_bytes} bytes")
             continue
         size += len(data)
         scanned += len(data)
         if item.kind is ObjectKind.COMMIT:
             commits.append(parse_commit(item.id, data))
-        elif item.kind is ObjectKind.TREE:
+        elif item.kind is ObjectKind.TREE and tree_bytes + len(data) <= _MOST_TREE_BYTES:
+            tree_bytes += len(data)
             trees[item.id] = data
         candidates = matcher.scan(data)
-        if candidates:
-            kept = candidates[: _MOST_FOUND - found]
+        if candidates and item.id not in hits:
+            kept = candidates[: MOST_FOUND - found]
             found += len(kept)
-            if len(kept) < len(candidates):
-                partial.append(f"more than {_MOST_FOUND} candidates")
-            hits.append((item.id, item.kind, [(c, *line_and_column(data, c.start)) for c in kept]))
-    wanted = {
-        object_id for object_id, kind, _ in hits if kind in (ObjectKind.BLOB, ObjectKind.TREE)
-    }
+            dropped += len(candidates) - len(kept)
+            if kept:
+                hits[item.id] = Hit(item.id, item.kind, spots(data, kept))
+    located, more = locate(hits.values(), commits, trees, hash_size)
+    partial = reader.partial
+    if dropped + more:
+        partial = (*partial, f"too-many-candidates: {dropped + more}")
+    return Inspection(located, objects, blobs, size, scanned, partial)
+
+
+def locate(
+    hits: Iterable[Hit],
+    commits: Sequence[Commit],
+    trees: dict[str, bytes],
+    hash_size: int,
+) -> tuple[tuple[LocatedCandidate, ...], int]:
+    """Give every hit its places; returns them and how many were too many to keep."""
+    hits = tuple(hits)
+    wanted = {hit.object_id for hit in hits if hit.kind in (ObjectKind.BLOB, ObjectKind.TREE)}
     origins = trace(wanted, commits, trees, hash_size) if wanted else {}
     by_id = {commit.id: commit for commit in commits}
-    located = [
-        LocatedCandidate(candidate, place)
-        for object_id, kind, spots in hits
-        for candidate, line, column in spots
-        for place in _places(object_id, kind, line, column, origins.get(object_id), by_id)
-    ]
-    return Inspection(tuple(located), objects, blobs, size, scanned, tuple(dict.fromkeys(partial)))
+    located: list[LocatedCandidate] = []
+    dropped = 0
+    for hit in hits:
+        origin = origins.get(hit.object_id)
+        for spot in hit.spots:
+            for place in _places(hit, spot, origin, by_id.get(hit.object_id)):
+                if len(located) < MOST_FOUND:
+                    located.append(LocatedCandidate(spot.candidate, place))
+                else:
+                    dropped += 1
+    return tuple(located), dropped
 
 
-def _places(
-    object_id: str,
-    kind: ObjectKind,
-    line: int,
-    column: int,
-    origin: Origin | None,
-    commits: dict[str, Commit],
-) -> Sequence[Place]:
-    if kind is ObjectKind.COMMIT:
-        return [
-            Place(object_id, kind, None, object_id, commits[object_id].committed_at, line, column)
-        ]
-    if origin is None:
-        return [Place(object_id, kind, line=line, column=column)]
-    commit, when = origin.commit.id, origin.commit.committed_at
-    paths = origin.paths if kind is ObjectKind.BLOB else [None]
-    return [Place(object_id, kind, path, commit, when, line, column) for path in paths]
+def _places(hit: Hit, spot: Spot, origin: Origin | None, itself: Commit | None) -> Iterator[Place]:
+    commit = itself if origin is None else origin.commit
+    paths: Sequence[str | None] = _NOWHERE
+    if origin is not None and hit.kind is ObjectKind.BLOB:
+        paths = origin.paths
+    for path in paths:
+        yield Place(
+            object_id=hit.object_id,
+            kind=hit.kind,
+            path=path,
+            commit=commit.id if commit else None,
+            committed_at=commit.committed_at if commit else None,
+            line=spot.line,
+            column=spot.column,
+        )

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 _TREE_MODE = b"40000"
 _MOST_PATHS = 100  # places kept of one object; a blob in ten thousand folders is one leak
+_MOST_PATH_BYTES = 4_096
 _DEEPEST = 512
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Commit:
 
 @dataclass(slots=True)
 class Origin:
-    """Where an object was introduced."""
+    """Where an object was introduced: the commit, and the object's paths in it."""
 
     commit: Commit
     paths: list[str] = field(default_factory=list)
@@ -39,9 +41,7 @@ def parse_commit(object_id: str, data: bytes) -> Commit:
         elif name == b"parent":
             parents.append(value.decode("ascii", "replace"))
         elif name == b"committer":
-            seconds = value.rsplit(b" ", 2)[-2] if value.count(b" ") >= 2 else b""
-            if seconds.isdigit() and len(seconds) < 12:
-                moment = datetime.fromtimestamp(min(int(seconds), 253_402_300_799), UTC)
+            moment = _moment(value)
     return Commit(object_id, tree, tuple(parents), moment)
 
 
@@ -71,7 +71,7 @@ def trace(
     """
     origins: dict[str, Origin] = {}
     seen: set[str] = set()
-    for commit in _parents_first(commits):
+    for commit in parents_first(commits):
         stack: list[tuple[str, bytes, int]] = [(commit.tree, b"", 0)]
         while stack:
             tree, prefix, depth = stack.pop()
@@ -81,20 +81,16 @@ def trace(
                 continue
             seen.add(tree)
             for is_folder, name, object_id in tree_entries(trees[tree], hash_size):
+                path = (prefix + name)[:_MOST_PATH_BYTES]
                 if is_folder:
-                    stack.append((object_id, prefix + name + b"/", depth + 1))
+                    stack.append((object_id, path + b"/", depth + 1))
                 elif object_id in wanted:
-                    _note(origins, object_id, commit, prefix + name)
+                    _note(origins, object_id, commit, path)
     return origins
 
 
-def _note(origins: dict[str, Origin], object_id: str, commit: Commit, path: bytes) -> None:
-    origin = origins.setdefault(object_id, Origin(commit))
-    if len(origin.paths) < _MOST_PATHS:
-        origin.paths.append(path.decode("utf-8", "surrogateescape"))
-
-
-def _parents_first(commits: Sequence[Commit]) -> Iterator[Commit]:
+def parents_first(commits: Sequence[Commit]) -> Iterator[Commit]:
+    """Yield each commit after those of its parents that are among them; no recursion."""
     known = {commit.id: commit for commit in commits}
     done: set[str] = set()
     for commit in commits:
@@ -104,9 +100,24 @@ def _parents_first(commits: Sequence[Commit]) -> Iterator[Commit]:
             if top.id in done:
                 stack.pop()
                 continue
-            missing = [known[p] for p in top.parents if p in known and p not in done]
+            missing = [known[one] for one in top.parents if one in known and one not in done]
             if missing:
                 stack.extend(missing)
                 continue
             done.add(top.id)
             yield stack.pop()
+
+
+def _note(origins: dict[str, Origin], object_id: str, commit: Commit, path: bytes) -> None:
+    origin = origins.setdefault(object_id, Origin(commit))
+    shown = path.decode("utf-8", "surrogateescape")
+    if origin.commit is commit and len(origin.paths) < _MOST_PATHS and shown not in origin.paths:
+        origin.paths.append(shown)
+
+
+def _moment(value: bytes) -> datetime | None:
+    """Read the time of "Name <mail> seconds zone"."""
+    fields = value.rsplit(b" ", 2)
+    if len(fields) < 3 or not fields[1].isdigit() or len(fields[1]) > 18:
+        return None
+    return datetime.fromtimestamp(min(int(fields[1]), _LAST_SECOND), UTC)

@@ -7,19 +7,30 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from scanner.errors import InspectionError, MalformedPackError
-from scanner.git.wire import dump_ruleset, load_inspection, receive, send
+from scanner.git.faults import Fault
+from scanner.git.pack import Bounds
+from scanner.git.wire import InspectionLoader, dump_ruleset, receive, send
 from scanner.matcher.pattern import Ruleset
 from scanner.model import Inspection
 from scanner.ports import Pack
 
 _START_SECONDS = 60.0
+_MEMORY_BYTES = 4 << 30  # of address space, the mapped pack included
 
 
 class SandboxInspector:
-    """A long-lived child that is replaced when it dies or overruns. Satisfies `ports.Inspector`."""
+    """A long-lived child that is replaced when it dies or overruns. Satisfies `ports.Inspector`.
+
+    Safe to share between threads: one pack at a time. After a fork the new process starts a child
+    of its own. `timeout` is seconds a pack; `bound` as for `Matcher`.
+    """
 
     def __init__(
         self,
@@ -28,81 +39,125 @@ class SandboxInspector:
         bound: frozenset[str] = frozenset(),
         cache_dir: Path | None = None,
         timeout: float = 60.0,
+        bounds: Bounds | None = None,
+        memory_bytes: int = _MEMORY_BYTES,
     ) -> None:
-        self._start_message = {
+        self._start_message: dict[str, Any] = {
             "patterns": dump_ruleset(ruleset),
             "cache_dir": str(cache_dir.resolve()) if cache_dir else None,
             "bound": sorted(bound),
+            "bounds": asdict(bounds or Bounds()),
+            "memory_bytes": memory_bytes,
+            "timeout": timeout,
         }
-        self._known = frozenset(pattern.id for pattern in ruleset.patterns)
+        self._loader = InspectionLoader(ruleset)
         self._timeout = timeout
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
-        self._owner = 0
-        self.has_network: bool | None = None  # of the child; None before it was started
+        self._reset()
+
+    @property
+    def has_network(self) -> bool | None:
+        """Whether the child could open connections; None before it was started."""
+        return not self._reached["no_network"] if self._reached else None
+
+    def describe(self) -> Mapping[str, bool]:
+        """Start the child if need be and tell what it gave up: "no_network", "no_files",
+        "no_new_privileges"; each depends on the kernel and on the container."""
+        self.warm()
+        return dict(self._reached)
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, if it was started."""
+        return self._child.pid if self._child else None
 
     def warm(self) -> None:
         """Start the child now, so that the first push does not wait for it."""
+        self._own()
         with self._lock:
             self._ensure()
 
     def inspect(self, pack: Pack, hash_size: int = 20) -> Inspection:
-        """Return every candidate of the pack with its places."""
+        """Return every candidate of the pack with its places.
+
+        Errors: `MalformedPackError`; `InspectionError` when the child died or overran its time.
+        """
         if pack.size == 0:
-            return Inspection()
+            return Inspection(partial=pack.partial)
+        self._own()
         with self._lock:
-            channel = self._ensure()
+            answer = self._ask(pack, hash_size)
             try:
-                channel.settimeout(self._timeout)
-                request = {"size": pack.size, "hash_size": hash_size}
-                send(channel, request, [pack.file.fileno()])
-                answer, _ = receive(channel)
-            except TimeoutError:
+                inspection = self._read(answer)
+            except (ValueError, KeyError, TypeError):
                 self._stop()
                 raise InspectionError(
-                    f"Reading the pack took longer than {self._timeout:g} seconds."
+                    "The process that reads packs answered nonsense; it was replaced."
                 ) from None
-            except (OSError, EOFError, ValueError):
-                self._stop()
-                raise InspectionError("The process that reads packs died of this one.") from None
-        if "malformed" in answer:
-            raise MalformedPackError(str(answer["malformed"]))
-        try:
-            return load_inspection(answer["inspection"], self._known)
-        except (KeyError, TypeError, ValueError):
-            raise InspectionError("The process that reads packs answered nonsense.") from None
+        return replace(inspection, partial=(*pack.partial, *inspection.partial))
 
     def close(self) -> None:
-        """Stop the child."""
+        """Stop the child. A later call starts another one."""
+        self._own()
         with self._lock:
             self._stop()
 
-    def _ensure(self) -> socket.socket:
-        # After a fork the child is the parent's: two processes must not share one channel.
+    def _reset(self) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        # A child dies with the thread that started it, so that thread must live as long as we do.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox-starter")
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._reached: dict[str, bool] = {}
+
+    def _own(self) -> None:
+        """After a fork, lock, thread and child are the other process's."""
         if self._owner != os.getpid():
-            self._child = self._channel = None
+            if self._channel is not None:
+                self._channel.close()
+            if self._child is not None:
+                self._child.returncode = 0  # not ours to wait for
+            self._reset()
+
+    def _ask(self, pack: Pack, hash_size: int) -> Any:
+        channel = self._ensure()
+        try:
+            channel.settimeout(self._timeout)
+            send(channel, {"size": pack.size, "hash_size": hash_size}, [pack.file.fileno()])
+            return receive(channel, self._timeout)[0]
+        except TimeoutError:
+            self._stop()
+            raise InspectionError(
+                f"Reading the pack took longer than {self._timeout:g} seconds."
+            ) from None
+        except (OSError, EOFError, ValueError):
+            self._stop()
+            raise InspectionError("The process that reads packs died of this one.") from None
+
+    def _read(self, answer: Any) -> Inspection:
+        if "malformed" in answer:
+            raise MalformedPackError(Fault[answer["malformed"]])
+        if "out_of_memory" in answer:
+            self._stop()
+            raise InspectionError("The pack needs more memory than its reader may have.")
+        return self._loader.load(answer["inspection"])
+
+    def _ensure(self) -> socket.socket:
         if self._channel is not None and self._child is not None and self._child.poll() is None:
             return self._channel
         self._stop()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "scanner.git.sandbox_child"],
-                stdin=theirs.fileno(),
-                cwd="/",
-                env={"PYTHONPATH": str(Path(__file__).parents[2])},
-                start_new_session=True,
-            )
-        self._channel, self._owner = ours, os.getpid()
+            self._child = self._starter.submit(_start, theirs.fileno()).result()
+        self._channel = ours
         try:
             ours.settimeout(_START_SECONDS)
-            send(ours, self._start_message)
-            answer, _ = receive(ours)
-        except (OSError, EOFError):
+            send(ours, {**self._start_message, "parent": os.getpid()})
+            reached, _ = receive(ours, _START_SECONDS)
+        except (OSError, EOFError, ValueError):
             self._stop()
             raise InspectionError("The process that reads packs does not start.") from None
-        self.has_network = bool(answer["network"])
+        self._reached = {str(name): bool(value) for name, value in reached.items()}
         return ours
 
     def _stop(self) -> None:
@@ -112,3 +167,15 @@ class SandboxInspector:
             self._child.kill()
             self._child.wait()
         self._channel = self._child = None
+
+
+def _start(channel: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-s", "-P", "-m", "scanner.git.sandbox_child"],
+        stdin=channel,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "LANG": "C.UTF-8"},
+        start_new_session=True,
+    )

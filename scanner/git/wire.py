@@ -1,15 +1,23 @@
-"""How a process and its parsing child speak: length-prefixed JSON, secrets in base64."""
+"""How a process and its parsing child speak: length-prefixed JSON, secrets in base64.
+
+The child reads hostile bytes, so what it answers is believed only as far as it can be checked: a
+candidate must match its pattern, and its issuer, mask and checksum are worked out here again.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from scanner.errors import InspectionError
+from scanner.matcher.checksums import CHECKSUMS
+from scanner.matcher.mask import mask
 from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
 from scanner.model import (
     Candidate,
@@ -22,37 +30,42 @@ from scanner.model import (
 )
 
 _MOST_BYTES = 256 << 20
+_MOST_FOUND = 20_000
+_MOST_PATH = 8_192  # characters
+_MOST_COUNT = 1 << 53
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
+_OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_REASON = re.compile(r"[a-z-]{1,40}: [0-9]{1,19}")
+_ENCODING = re.compile(r"[a-z0-9-]{1,20}")
+_COUNTS = ("objects", "blobs", "bytes", "scanned_bytes")
 
 
-def send(channel: socket.socket, message: Any, descriptors: list[int] | None = None) -> None:
+def send(channel: socket.socket, message: Any, descriptors: Sequence[int] = ()) -> None:
     """Send one message, with file descriptors if there are any."""
     body = json.dumps(message).encode()
     head = len(body).to_bytes(8, "big")
     if descriptors:
-        socket.send_fds(channel, [head], descriptors)
+        socket.send_fds(channel, [head], list(descriptors))
     else:
         channel.sendall(head)
     channel.sendall(body)
 
 
-def receive(channel: socket.socket) -> tuple[Any, list[int]]:
-    """Receive one message; raises `EOFError` when the other side is gone."""
+def receive(channel: socket.socket, seconds: float | None = None) -> tuple[Any, list[int]]:
+    """Receive one message and its descriptors, within `seconds` in all, however slowly it drips.
+
+    Errors: `EOFError` when the other side is gone, `TimeoutError`, `ValueError` for nonsense.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    _limit(channel, until)
     head, descriptors, _, _ = socket.recv_fds(channel, 8, 1)
-    while len(head) < 8:
-        more = channel.recv(8 - len(head))
-        if not head or not more:
-            raise EOFError
-        head += more
+    if not head:
+        raise EOFError
+    head += _read(channel, 8 - len(head), until)
     size = int.from_bytes(head, "big")
     if size > _MOST_BYTES:
-        raise InspectionError("The parsing child answered too much.")
-    body = bytearray()
-    while len(body) < size:
-        piece = channel.recv(min(1 << 20, size - len(body)))
-        if not piece:
-            raise EOFError
-        body += piece
-    return json.loads(body), descriptors
+        raise ValueError("the message is too long")
+    return json.loads(_read(channel, size, until)), list(descriptors)
 
 
 def dump_ruleset(ruleset: Ruleset) -> list[dict[str, Any]]:
@@ -60,7 +73,7 @@ def dump_ruleset(ruleset: Ruleset) -> list[dict[str, Any]]:
     return [asdict(pattern) for pattern in ruleset.patterns]
 
 
-def load_ruleset(values: list[dict[str, Any]]) -> Ruleset:
+def load_ruleset(values: Sequence[Mapping[str, Any]]) -> Ruleset:
     """Return the ruleset that `dump_ruleset` took apart."""
     return Ruleset(
         tuple(
@@ -79,67 +92,138 @@ def load_ruleset(values: list[dict[str, Any]]) -> Ruleset:
 def dump_inspection(inspection: Inspection) -> dict[str, Any]:
     """Return an inspection as JSON values."""
     return {
-        "objects": inspection.objects,
-        "blobs": inspection.blobs,
-        "bytes": inspection.bytes,
-        "scanned_bytes": inspection.scanned_bytes,
+        **{name: getattr(inspection, name) for name in _COUNTS},
         "partial": inspection.partial,
         "found": [
-            [
-                {
-                    **{name: getattr(found.candidate, name) for name in _CANDIDATE},
-                    "secret": base64.b64encode(found.candidate.secret.reveal()).decode(),
-                },
-                {
-                    **{name: getattr(found.place, name) for name in _PLACE},
-                    "committed_at": found.place.committed_at
-                    and found.place.committed_at.timestamp(),
-                },
-            ]
+            [*_dump_candidate(found.candidate), *_dump_place(found.place)]
             for found in inspection.found
         ],
     }
 
 
-_CANDIDATE = ("pattern", "issuer", "start", "end", "checksum", "mask", "encoding")
-_PLACE = ("object_id", "kind", "path", "commit", "line", "column")
+class InspectionLoader:
+    """Rebuilds inspections that a child answered. Errors: `ValueError` for anything out of order;
+    its text holds nothing that the child sent."""
 
+    def __init__(self, ruleset: Ruleset) -> None:
+        self._rules = {
+            pattern.id: (pattern, re.compile(pattern.regex.encode()))
+            for pattern in ruleset.patterns
+        }
 
-def load_inspection(value: dict[str, Any], known: frozenset[str]) -> Inspection:
-    """Rebuild an inspection; the child reads hostile bytes, so a foreign pattern id is refused."""
-    found = []
-    for candidate, place in value["found"]:
-        if candidate["pattern"] not in known:
-            raise InspectionError("The parsing child named an unknown pattern.")
-        when = place["committed_at"]
-        found.append(
-            LocatedCandidate(
-                Candidate(
-                    pattern=candidate["pattern"],
-                    issuer=str(candidate["issuer"]),
-                    start=int(candidate["start"]),
-                    end=int(candidate["end"]),
-                    secret=Secret(base64.b64decode(candidate["secret"], validate=True)),
-                    checksum=Checksum(candidate["checksum"]),
-                    mask=str(candidate["mask"]),
-                    encoding=str(candidate["encoding"]),
-                ),
-                Place(
-                    object_id=str(place["object_id"]),
-                    kind=ObjectKind(place["kind"]),
-                    path=place["path"],
-                    commit=place["commit"],
-                    committed_at=None if when is None else datetime.fromtimestamp(when, UTC),
-                    line=int(place["line"]),
-                    column=int(place["column"]),
-                ),
-            )
+    def load(self, value: Any) -> Inspection:
+        """Return the inspection that `dump_inspection` took apart."""
+        if not isinstance(value, dict):
+            raise ValueError("not an inspection")  # noqa: TRY004 (one error for all nonsense)
+        found, partial = value.get("found"), value.get("partial")
+        if not isinstance(found, list) or len(found) > _MOST_FOUND:
+            raise ValueError("not a list of candidates")
+        if not isinstance(partial, list) or len(partial) > 16:
+            raise ValueError("not a list of reasons")
+        counts = {name: _count(value.get(name)) for name in _COUNTS}
+        return Inspection(
+            found=tuple(self._located(row) for row in found),
+            partial=tuple(_text(reason, _REASON) for reason in partial),
+            **counts,
         )
-    return Inspection(
-        tuple(found),
-        int(value["objects"]),
-        int(value["blobs"]),
-        int(value["bytes"]),
-        int(value["scanned_bytes"]),
-        tuple(str(reason) for reason in value["partial"]),
+
+    def _located(self, row: Any) -> LocatedCandidate:
+        if not isinstance(row, list) or len(row) != 12:
+            raise ValueError("not a candidate")
+        return LocatedCandidate(self._candidate(*row[:5]), _place(*row[5:]))
+
+    def _candidate(
+        self, pattern_id: Any, start: Any, end: Any, encoding: Any, secret: Any
+    ) -> Candidate:
+        if not isinstance(pattern_id, str) or pattern_id not in self._rules:
+            raise ValueError("not a pattern")
+        pattern, expression = self._rules[pattern_id]
+        if not isinstance(secret, str):
+            raise ValueError("not a secret")  # noqa: TRY004
+        value = base64.b64decode(secret, validate=True)
+        if expression.fullmatch(value) is None or len(value) > pattern.max_width:
+            raise ValueError("not a token of its pattern")
+        start, end = _count(start), _count(end)
+        if end <= start:
+            raise ValueError("not a span")
+        return Candidate(
+            pattern=pattern.id,
+            issuer=pattern.issuer,
+            start=start,
+            end=end,
+            secret=Secret(value),
+            checksum=_checksum(pattern, value),
+            mask=mask(pattern, value),
+            encoding=_text(encoding, _ENCODING),
+        )
+
+
+def _dump_candidate(candidate: Candidate) -> tuple[Any, ...]:
+    secret = base64.b64encode(candidate.secret.reveal()).decode()
+    return candidate.pattern, candidate.start, candidate.end, candidate.encoding, secret
+
+
+def _dump_place(place: Place) -> tuple[Any, ...]:
+    moment = None if place.committed_at is None else round(place.committed_at.timestamp())
+    return (
+        *(place.object_id, place.kind, place.path, place.commit, moment),
+        *(place.line, place.column),
     )
+
+
+def _place(
+    object_id: Any, kind: Any, path: Any, commit: Any, moment: Any, line: Any, column: Any
+) -> Place:
+    if path is not None and (not isinstance(path, str) or len(path) > _MOST_PATH or "\0" in path):
+        raise ValueError("not a path")
+    if path is not None:
+        path.encode("utf-8", "surrogateescape")  # a lone surrogate of another kind is a ValueError
+    at = None if moment is None else datetime.fromtimestamp(min(_count(moment), _LAST_SECOND), UTC)
+    return Place(
+        object_id=_text(object_id, _OBJECT_ID),
+        kind=ObjectKind(kind),
+        path=path,
+        commit=None if commit is None else _text(commit, _OBJECT_ID),
+        committed_at=at,
+        line=max(1, _count(line)),
+        column=max(1, _count(column)),
+    )
+
+
+def _checksum(pattern: Pattern, value: bytes) -> Checksum:
+    if pattern.checksum is None:
+        return Checksum.ABSENT
+    right = CHECKSUMS[pattern.checksum].verify(value)
+    return Checksum.VALID if right else Checksum.INVALID
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MOST_COUNT:
+        raise ValueError("not a count")
+    return value
+
+
+def _text(value: Any, form: re.Pattern[str]) -> str:
+    if not isinstance(value, str) or form.fullmatch(value) is None:
+        raise ValueError("not a text of the right form")
+    return value
+
+
+def _read(channel: socket.socket, size: int, until: float | None) -> bytes:
+    body = bytearray()
+    while len(body) < size:
+        _limit(channel, until)
+        piece = channel.recv(min(1 << 20, size - len(body)))
+        if not piece:
+            raise EOFError
+        body += piece
+    return bytes(body)
+
+
+def _limit(channel: socket.socket, until: float | None) -> None:
+    if until is None:
+        return
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    channel.settimeout(left)

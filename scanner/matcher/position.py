@@ -1,0 +1,40 @@
+"""From byte offsets to what people and editors count: lines and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from scanner.model import Candidate
+
+
+class Scans(Protocol):
+    """What inspection needs of a matcher."""
+
+    def scan(self, data: bytes) -> list[Candidate]:
+        """Return the candidates in `data`, by start."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A candidate and its line and column, both from 1; columns count bytes."""
+
+    candidate: Candidate
+    line: int
+    column: int
+
+
+def spots(data: bytes, candidates: Sequence[Candidate]) -> tuple[Spot, ...]:
+    """Find the lines of candidates that come in order of their start, in one pass over `data`."""
+    found: list[Spot] = []
+    line, line_start, position = 1, 0, 0
+    for candidate in candidates:
+        breaks = data.count(b"\n", position, candidate.start)
+        if breaks:
+            line += breaks
+            line_start = data.rfind(b"\n", position, candidate.start) + 1
+        position = candidate.start
+        found.append(Spot(candidate, line, candidate.start - line_start + 1))
+    return tuple(found)
