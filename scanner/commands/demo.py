@@ -190,10 +190,11 @@ class _Demo:
     def mail(self, outbox_id: str) -> str:
         """Read the mail back from the catcher; returns its subject and its address."""
         store = MailStore(mail_directory(self.built.settings))
-        for mail in store.list(20):
-            if outbox_id in mail.message_id:
+        for mail_id in store.ids():
+            message = store.read(mail_id)
+            if message is not None and outbox_id in str(message["Message-ID"]):
                 port = self.built.settings.mail_port
-                return f"{mail.subject}\n{' ' * 16}http://127.0.0.1:{port}/mail/{mail.id}"
+                return f"{message['Subject']}\n{' ' * 16}http://127.0.0.1:{port}/mail/{mail_id}"
         raise FinalError("The mail was sent, but is not in the mailbox.")
 
     def push_story(self) -> None:

@@ -8,8 +8,7 @@ import click
 
 from scanner.commands.common import format_option, show
 from scanner.errors import FinalError
-from scanner.patterns.examples import check_examples
-from scanner.patterns.loader import load
+from scanner.patterns.loader import check_examples, load
 from scanner.settings import load_settings
 
 

@@ -9,7 +9,7 @@ from scanner.errors import ConfigurationError
 from scanner.matcher.checksums import CHECKSUMS
 from scanner.matcher.pattern import Pattern
 from scanner.model import Secret
-from scanner.patterns.loader import load
+from scanner.patterns.reader import load
 from scanner.patterns.template import parse_template
 
 _DRAWS = 1_000
@@ -19,7 +19,7 @@ def generate(pattern: Pattern | str, rng: random.Random | None = None) -> Secret
     """Return a fresh token of the pattern (or of the built-in pattern with that id).
 
     Random source: the system's, unless `rng` is given (for tests: the same seed, the same token).
-    The loader has made sure of at least 128 bits. Errors: `ConfigurationError`.
+    The reader has made sure of at least 128 bits. Errors: `ConfigurationError`.
     """
     if isinstance(pattern, str):
         (pattern,) = load(only=[pattern]).patterns

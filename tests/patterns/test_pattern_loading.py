@@ -11,9 +11,9 @@ import pytest
 from scanner.errors import ConfigurationError
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Pattern
-from scanner.patterns.examples import check_examples, near_misses
+from scanner.patterns.examples import near_misses
 from scanner.patterns.generate import generate
-from scanner.patterns.loader import load
+from scanner.patterns.loader import check_examples, load
 from scanner.patterns.template import parse_template
 
 OWN = {"id": "acme-token", "name": "Acme token", "regex": "acme_[a-z0-9]{32}", "bounds": "a-z0-9_"}

@@ -1,0 +1,196 @@
+"""Patterns from TOML: the built-in ones and the issuer's own, each checked before it is used."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from scanner.errors import ConfigurationError
+from scanner.matcher.cache import compile_database
+from scanner.matcher.checksums import CHECKSUMS
+from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
+from scanner.matcher.reference import expression, spans
+from scanner.matcher.shape import byte_class, read_shape
+from scanner.patterns.template import parse_template
+
+_MOST_WIDTH = 4_096  # bytes; wider tokens would make every window expensive
+_LEAST_BITS = 128  # of a generated token: an issued one must not be guessed
+_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # ids and issuers: they end in paths and metrics
+_MOST_NAME = 64
+
+# What people write where a token would stand. A format whose real tokens have such runs names its
+# own; an issuer's own patterns are never filtered (a token it knows is a token).
+_PLACEHOLDERS = (
+    r"(.)\1{9}",
+    r"x{8}",
+    r"example",
+    r"your_?token",
+    r"0123456789|1234567890|abcdefghij",
+)
+_TYPES: dict[str, type] = {
+    "id": str, "name": str, "regex": str, "bounds": str, "checksum": str, "checksum_mode": str,
+    "mask_prefix": int, "placeholders": list, "generate": str, "reference": str,
+    "examples": list, "near_misses": list,
+}  # fmt: skip
+_REQUIRED = ("id", "name", "regex")
+
+
+def load(own: Sequence[Path] = (), only: Collection[str] | None = None) -> Ruleset:
+    """Return the built-in patterns and those of the `own` files or folders, checked.
+
+    `only` keeps the named ones. Errors: `ConfigurationError` with the file and what is wrong.
+    """
+    patterns: dict[str, Pattern] = {}
+    for path in sorted(Path(__file__).parent.glob("*.toml")):
+        _add(patterns, path, own=False)
+    for place in own:
+        paths = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+        if not paths:
+            raise ConfigurationError(f"{place}: the folder holds no .toml file.")
+        for path in paths:
+            _add(patterns, path, own=True)
+    if only is not None:
+        unknown = sorted(set(only) - patterns.keys())
+        if unknown or not only:
+            names = ", ".join(map(repr, unknown)) or "no pattern was named"
+            raise ConfigurationError(
+                f"Unknown pattern: {names}. Known are: {', '.join(sorted(patterns))}."
+            )
+        patterns = {name: pattern for name, pattern in patterns.items() if name in only}
+    return Ruleset(tuple(patterns.values()))
+
+
+def _add(patterns: dict[str, Pattern], path: Path, *, own: bool) -> None:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8.") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: is not TOML ({error}).") from None
+    issuer, entries = content.get("issuer"), content.get("pattern")
+    if not isinstance(issuer, str) or not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{path}: needs an issuer and at least one [[pattern]].")
+    for entry in entries:
+        name = entry.get("id", "?") if isinstance(entry, dict) else "?"
+        where = f"{path}, pattern {name}"
+        try:
+            pattern = _read(entry, issuer, own=own)
+        except (ValueError, ConfigurationError) as error:
+            raise ConfigurationError(f"{where}: {str(error).rstrip('.')}.") from None
+        if pattern.id in patterns:
+            raise ConfigurationError(f"{where}: a pattern with this id exists already.")
+        patterns[pattern.id] = pattern
+
+
+def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
+    """Check one [[pattern]] table. Errors: `ValueError`, `ConfigurationError`."""
+    values = _fields(entry)
+    shape = read_shape(values["regex"])
+    if not 0 < shape.min_width <= shape.max_width <= _MOST_WIDTH:
+        raise ValueError(
+            f"its regex must match at least one byte and at most {_MOST_WIDTH}, and have an end"
+        )
+    pattern = Pattern(
+        id=_name(values["id"]),
+        issuer=_name(issuer),
+        name=values["name"],
+        regex=values["regex"],
+        bounds=values.get("bounds", "A-Za-z0-9"),
+        min_width=shape.min_width,
+        max_width=shape.max_width,
+        checksum=values.get("checksum"),
+        checksum_mode=_mode(values),
+        mask_prefix=values.get("mask_prefix", 0),
+        placeholders=_placeholders(values),
+        generate=values.get("generate", ""),
+        reference=values.get("reference", ""),
+        own=own,
+    )
+    if pattern.bounds:
+        byte_class(pattern.bounds)
+    if not 0 <= pattern.mask_prefix <= shape.literal_prefix:
+        # A longer one would show a part of the secret in every mail (law 1).
+        raise ValueError(
+            f"mask_prefix is {pattern.mask_prefix}, but only the first {shape.literal_prefix} bytes"
+            " are the same in every match"
+        )
+    if pattern.generate:
+        _template(pattern)
+    try:
+        expression(pattern)
+    except re.error as error:
+        raise ValueError(f"its regex does not compile: {error}") from None
+    compile_database(Ruleset((pattern,)))
+    _literals(pattern, values)
+    return pattern
+
+
+def _fields(entry: object) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise ValueError("it is not a table")  # noqa: TRY004 (the reader has one kind of error)
+    for field, value in entry.items():
+        if field not in _TYPES:
+            raise ValueError(f"unknown field {field}; known: {', '.join(_TYPES)}")
+        items = value if isinstance(value, list) else ()
+        if type(value) is not _TYPES[field] or not all(isinstance(item, str) for item in items):
+            kind = {str: "a string", int: "a whole number", list: "a list of strings"}
+            raise ValueError(f"{field} must be {kind[_TYPES[field]]}")
+    missing = [field for field in _REQUIRED if not entry.get(field)]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    return entry
+
+
+def _name(value: str) -> str:
+    if len(value) > _MOST_NAME or not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no name: use lower-case words joined by dashes, {_MOST_NAME} at most"
+        )
+    return value
+
+
+def _mode(values: dict[str, Any]) -> ChecksumMode:
+    checksum, mode = values.get("checksum"), values.get("checksum_mode", ChecksumMode.SCORE.value)
+    if checksum is None and "checksum_mode" in values:
+        raise ValueError("checksum_mode is set, but no checksum")
+    if checksum is not None and checksum not in CHECKSUMS:
+        raise ValueError(f"unknown checksum {checksum!r}; known: {', '.join(CHECKSUMS)}")
+    if mode not in list(ChecksumMode):
+        raise ValueError(f"checksum_mode is one of {', '.join(ChecksumMode)}")
+    return ChecksumMode(mode)
+
+
+def _placeholders(values: dict[str, Any]) -> tuple[str, ...]:
+    placeholders: tuple[str, ...] = tuple(values.get("placeholders", _PLACEHOLDERS))
+    for placeholder in placeholders:
+        try:
+            re.compile(placeholder.encode("ascii"))
+        except (re.error, UnicodeEncodeError) as error:
+            raise ValueError(f"a placeholder does not compile: {error}") from None
+    return placeholders
+
+
+def _template(pattern: Pattern) -> None:
+    template = parse_template(pattern.generate)
+    if template.bits < _LEAST_BITS:
+        raise ValueError(
+            f"generate draws {template.bits:.0f} bits; a token needs at least {_LEAST_BITS}"
+        )
+    if template.checked and pattern.checksum is None:
+        raise ValueError("generate has a place for a checksum, but no checksum is named")
+
+
+def _literals(pattern: Pattern, values: dict[str, Any]) -> None:
+    """Literal examples are checked here and not kept. They are counted, never shown."""
+    for number, text in enumerate(values.get("examples", ()), 1):
+        data = text.encode()
+        if spans(pattern, data) != [(0, len(data))]:
+            raise ValueError(f"its example {number} does not match")
+    for number, text in enumerate(values.get("near_misses", ()), 1):
+        if spans(pattern, text.encode()):
+            raise ValueError(f"its near-miss {number} matches")
