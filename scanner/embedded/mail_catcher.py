@@ -80,16 +80,6 @@ class MailSummary:
     size: int  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """A whole mail; `text` and `html` are empty when the mail has no such part."""
-
-    summary: MailSummary
-    text: str
-    html: str
-    raw: bytes
-
-
 class MailStore:
     """Mails as .eml files in one directory, which only its owner may read.
 
@@ -128,7 +118,7 @@ class MailStore:
     def list(self, limit: int | None = None) -> Sequence[MailSummary]:
         """Return what is here, newest first, at most `limit`."""
         summaries = []
-        for mail_id in self._ids()[:limit]:
+        for mail_id in self.ids()[:limit]:
             with self._path(mail_id).open("rb") as file:
                 head = file.read(_HEADERS)
                 size = os.fstat(file.fileno()).st_size
@@ -136,51 +126,59 @@ class MailStore:
             summaries.append(_summarise(mail_id, message, size))
         return summaries
 
-    def count(self) -> int:
-        """Return how many mails there are."""
-        return len(self._ids())
+    def read(self, mail_id: str) -> EmailMessage | None:
+        """Return one mail, parsed; None for an id that is not here."""
+        raw = self.source(mail_id)
+        return None if raw is None else BytesParser(EmailMessage, policy=modern).parsebytes(raw)
 
-    def read(self, mail_id: str) -> Mail:
-        """Return one mail; raises `FileNotFoundError` for an id that is not here."""
+    def source(self, mail_id: str) -> bytes | None:
+        """Return one mail's bytes as they came; None for an id that is not here."""
         if not _ID.fullmatch(mail_id):
-            raise FileNotFoundError("There is no such mail.")
-        raw = self._path(mail_id).read_bytes()
-        message = BytesParser(EmailMessage, policy=modern).parsebytes(raw)
-        summary = _summarise(mail_id, message, len(raw))
-        return Mail(summary, text=_part(message, "plain"), html=_part(message, "html"), raw=raw)
+            return None
+        try:
+            return self._path(mail_id).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def ids(self) -> Sequence[str]:
+        """Return the ids of all mails, newest first."""
+        names = (path.stem for path in self.directory.glob("*.eml"))
+        return sorted((name for name in names if _ID.fullmatch(name)), reverse=True)
 
     def _path(self, mail_id: str) -> Path:
         return self.directory / f"{mail_id}.eml"
 
-    def _ids(self) -> Sequence[str]:
-        names = (path.stem for path in self.directory.glob("*.eml"))
-        return sorted((name for name in names if _ID.fullmatch(name)), reverse=True)
 
-
-def build_app(store: MailStore, title: str) -> Starlette:
+def build_app(store: MailStore, title: str = "Patrol mail") -> Starlette:
     """Return the mailbox as a web application: a list that reloads itself, and one page a mail."""
 
     def show_list(_request: Request) -> Response:
-        return _page("list.html", title=title, mails=store.list(_LISTED), count=store.count())
+        return _page("list.html", title=title, mails=store.list(_LISTED), count=len(store.ids()))
 
     def show_mail(request: Request) -> Response:
-        mail = _find(store, request)
-        return _page("mail.html", title=title, mail=mail, summary=mail.summary)
+        mail_id, raw, message = _find(store, request)
+        return _page(
+            "mail.html",
+            title=title,
+            summary=_summarise(mail_id, message, len(raw)),
+            text=_part(message, "plain"),
+            has_html=bool(_part(message, "html")),
+        )
 
     def show_html(request: Request) -> Response:
         # Links leave the frame, which may show nothing but this mail.
         html = re.sub(
             r"<head(?:\s[^>]*)?>",
             lambda head: f'{head[0]}<base target="_blank">',
-            _find(store, request).html,
+            _part(_find(store, request)[2], "html"),
             count=1,
             flags=re.IGNORECASE,
         )
         return HTMLResponse(html, headers=_MAIL_HEADERS)
 
     def show_source(request: Request) -> Response:
-        raw = _find(store, request).raw.decode("utf-8", "replace")
-        return PlainTextResponse(raw, headers=_MAIL_HEADERS)
+        raw = _find(store, request)[1]
+        return PlainTextResponse(raw.decode("utf-8", "replace"), headers=_MAIL_HEADERS)
 
     def show_style(_request: Request) -> Response:
         css = (Path(__file__).parent / "mail_pages" / "style.css").read_bytes()
@@ -190,9 +188,9 @@ def build_app(store: MailStore, title: str) -> Starlette:
         routes=[
             Route("/", show_list),
             Route("/style.css", show_style),
-            Route("/mails/{id}", show_mail),
-            Route("/mails/{id}/html", show_html),
-            Route("/mails/{id}/source", show_source),
+            Route("/mail/{id}", show_mail),
+            Route("/mail/{id}/html", show_html),
+            Route("/mail/{id}/source", show_source),
         ],
         # A stranger's site whose name resolves to 127.0.0.1 must not read the mails.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
@@ -225,7 +223,7 @@ async def run(
         loop.add_signal_handler(number, stop.set)
     web = _Web(
         uvicorn.Config(
-            build_app(store, "Patrol mail"),
+            build_app(store),
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -306,11 +304,12 @@ def _page(template: str, **values: object) -> HTMLResponse:
     return HTMLResponse(_PAGES.get_template(template).render(**values), headers=_PAGE_HEADERS)
 
 
-def _find(store: MailStore, request: Request) -> Mail:
-    try:
-        return store.read(request.path_params["id"])
-    except FileNotFoundError:
-        raise HTTPException(404, "There is no such mail.") from None
+def _find(store: MailStore, request: Request) -> tuple[str, bytes, EmailMessage]:
+    mail_id = request.path_params["id"]
+    raw = store.source(mail_id)
+    if raw is None:
+        raise HTTPException(404, "There is no such mail.")
+    return mail_id, raw, BytesParser(EmailMessage, policy=modern).parsebytes(raw)
 
 
 def _summarise(mail_id: str, message: EmailMessage, size: int) -> MailSummary:
