@@ -28,7 +28,7 @@ lint: setup-test ## style, types and the import order
 	$(BIN)/lint-imports
 
 test: lint ## lint, then every test
-	$(BIN)/python -m pytest -q -n $(WORKERS) --ignore=tests/bench
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/bench
 
 format: setup-test ## put the code into shape
 	$(BIN)/ruff check --fix .

@@ -52,6 +52,7 @@ fi
 
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
+export TMPDIR=$scratch
 
 find_python() {
     local candidate
@@ -89,6 +90,7 @@ private_apt() {
 # Unpacks Debian packages, checked by apt against Debian's keys, into the scratch folder; installs nothing.
 unpack_from_debian() {
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+    say "this Python has no pip: taking Debian's own, for .venv only ..."
     mkdir -p "$scratch/debs"
     (
         cd "$scratch/debs"
@@ -108,7 +110,6 @@ find_installer() {
     "${installer[@]}" --version >/dev/null 2>&1 && return
     wheel=$(compgen -G '/usr/share/python-wheels/pip-*.whl' | head -n 1) || true
     if [ -z "$wheel" ]; then
-        say "this Python has no pip: taking Debian's own, for .venv only ..."
         if unpack_from_debian python3-pip-whl ca-certificates; then
             wheel=$(compgen -G "$scratch/debian/usr/share/python-wheels/pip-*.whl" | head -n 1) || true
         fi
@@ -138,12 +139,13 @@ install() {
     fi
 }
 
-if ! is_usable "$python_in_venv" || ! is_asked_python ||
+# A set-up that was killed may leave half a package behind; one that failed by itself does not.
+if ! is_usable "$python_in_venv" || ! is_asked_python || [ -e .venv/.unfinished ] ||
     { [ -e .venv/.root ] && [ "$(<.venv/.root)" != "$root" ]; }; then
     python=$(find_python)
     make_venv
 else
-    python=$python_in_venv
+    python=$("$python_in_venv" -I -c 'import sys; print(sys._base_executable)')
 fi
 rm -f .venv/.built-*
 find_installer
@@ -151,14 +153,20 @@ if [ -e .venv/ca-certificates.crt ] && [ ! -e /etc/ssl/certs/ca-certificates.crt
     export PIP_CERT="${PIP_CERT:-$root/.venv/ca-certificates.crt}"
 fi
 
+give_up() {
+    rm -f .venv/.unfinished
+    fail "$*"
+}
+touch .venv/.unfinished
 say "installing $(grep -c '==' "$lock") pinned packages into .venv ..."
 started=$SECONDS
 install --require-hashes --only-binary :all: -r "$lock" ||
-    fail "the packages of $lock could not be installed; the lines above say why."
+    give_up "the packages of $lock could not be installed; the lines above say why."
 # The project itself: from this folder, with the build tool the lock has just brought, without any index.
 PIP_REQUIRE_HASHES=0 install --no-index --no-deps --no-build-isolation -e . ||
-    fail "the project could not be installed into .venv; the lines above say why."
+    give_up "the project could not be installed into .venv; the lines above say why."
 
 [ "$kind" = run ] || key_of requirements.lock >.venv/.built-run # the test lock holds the other one whole
 key_of "$lock" >".venv/.built-$kind"
+rm -f .venv/.unfinished
 say "done in $((SECONDS - started)) s."
