@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ from notifier.channels.email import EmailChannel
 from notifier.render import Renderer
 from scanner.db.engine import create_database_engine
 from scanner.db.keycheck import check_keys
+from scanner.db.leases import Patience
 from scanner.db.seals import Sealer
 from scanner.db.upgrade import is_current
 from scanner.errors import ConfigurationError
@@ -126,8 +127,7 @@ class Services:
             fingerprint_key=self.settings.fingerprint_ring[0],
             sealer=self.sealer,
             operator_email=self.settings.operator_email,
-            lease_ms=self._lease_ms,
-            max_attempts=self.settings.max_attempts,
+            patience=self._patience,
         )
 
     @cached_property
@@ -136,8 +136,8 @@ class Services:
         return Responder(
             engine=self.database,
             stores={self.store.name: self.store},
-            lease_ms=self._lease_ms,
-            max_attempts=self.settings.max_attempts,
+            # A leak that was proved is never given up because the store is away.
+            patience=replace(self._patience, max_retries=None),
         )
 
     @cached_property
@@ -152,10 +152,13 @@ class Services:
             issuer_name=settings.issuer_name,
             message_domain=urlsplit(settings.base_url).hostname or "localhost",
             pattern_names={p.id: p.name for p in self.matcher_ruleset.patterns},
-            lease_ms=self._lease_ms,
-            max_attempts=settings.max_attempts,
+            patience=self._patience,
         )
 
     @property
-    def _lease_ms(self) -> int:
-        return round(self.settings.lease_seconds * 1000)
+    def _patience(self) -> Patience:
+        return Patience(
+            lease_ms=round(self.settings.lease_seconds * 1000),
+            max_attempts=self.settings.max_attempts,
+            max_retries=self.settings.max_retries,
+        )

@@ -85,6 +85,10 @@ class InspectionError(RetryableError):
     """The child process that reads packs died or overran its time; its input may be to blame."""
 
 
+class LeaseLostError(RetryableError):
+    """Another worker holds this work now; whatever was done here is discarded."""
+
+
 class StoreError(PatrolError):
     """A token store did not do what was asked."""
 

@@ -65,12 +65,13 @@ class Checksum(StrEnum):
 
 
 class ObjectKind(StrEnum):
-    """Kind of git object, in git's own words."""
+    """Kind of git object, in git's own words; and names, which are no object but leak as well."""
 
     COMMIT = "commit"
     TREE = "tree"
     BLOB = "blob"
     TAG = "tag"
+    REF = "ref"  # the name of a branch, a tag or the repository itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Place:
 
     object_id: str
     kind: ObjectKind
-    path: str | None = None  # None: not in a file (commit or tag message, tree)
+    path: str | None = None  # of a file, or the name of a ref; None: a message, a tree
     commit: str | None = None  # the commit that introduced it, where known
     committed_at: datetime | None = None
     line: int = 1  # from 1, in the object
@@ -156,6 +157,7 @@ class FetchPlan:
     url: str  # https://host/owner/name.git, built by us, without credentials
     wants: tuple[str, ...]
     haves: tuple[str, ...] = ()
+    depth: int | None = None  # commits from each want; None: all of them
 
 
 class AuditAction(StrEnum):

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
-from scanner.db import audit, freezes, incidents, leases, outbox, scans
-from scanner.db.clock import now_ms, to_iso
+from scanner.db import audit, freezes, leases, scans, verdicts
+from scanner.db.clock import now_ms
 from scanner.db.engine import reader
-from scanner.db.leases import Claim
+from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans as scans_table
 from scanner.db.seals import Sealer
-from scanner.errors import FinalError, ObjectNotFoundError, PatrolError, StoreUntrustedError
+from scanner.errors import (
+    FetchTooLargeError,
+    FinalError,
+    InspectionError,
+    LeaseLostError,
+    ObjectNotFoundError,
+    PatrolError,
+    StoreUntrustedError,
+)
 from scanner.matcher.engine import Matcher
 from scanner.model import (
     AuditAction,
@@ -38,8 +48,10 @@ from scanner.settings import Key
 
 log = logging.getLogger(__name__)
 
-ZERO = "0"
 _BATCH = 64
+_ORPHANS_GONE = "orphaned-commits-gone: 1"  # nobody can fetch them any more, we included
+_TOO_LARGE = "history-too-large: 1"  # only the newest commits were read
+_SHALLOW = 50  # commits, when the whole is too large
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +67,40 @@ class Scanner:
     fingerprint_key: Key
     sealer: Sealer
     operator_email: str
-    lease_ms: int
-    max_attempts: int
+    patience: Patience
 
-    def run_batch(self) -> int:
-        """Claim up to 64 scans and finish them; returns how many were claimed."""
-        with self.engine.begin() as connection:
-            claims, parked = leases.claim(
-                connection,
-                scans_table,
-                limit=_BATCH,
-                lease_ms=self.lease_ms,
-                max_attempts=self.max_attempts,
-            )
-            for row in parked:
-                audit.record(
-                    connection,
-                    AuditAction.SCAN_PARKED,
-                    correlation_id=row["id"],
-                    error=row["error"],
-                )
-        if claims:
-            asyncio.run(self._run_all(claims))
-        return len(claims) + len(parked)
+    def run_batch(self) -> bool:
+        """Claim up to 64 scans and finish them; False: there was nothing to do."""
+        worked = False
+        for claims in leases.take(
+            self.engine, scans_table, self.patience, limit=_BATCH, on_parked=_audit_parked
+        ):
+            worked = True
+            if claims:
+                asyncio.run(self._run_all(claims))
+        return worked
 
     async def _run_all(self, claims: Sequence[Claim]) -> None:
-        await asyncio.gather(*(self._run_one(claim) for claim in claims))
+        # Each scan to its end, whatever happens to its neighbours.
+        for outcome in await asyncio.gather(*map(self._run_one, claims), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _run_one(self, claim: Claim) -> None:
         try:
             await self._scan(claim)
+        except LeaseLostError:
+            # Another worker took over while we were paused: its verdict counts.
+            log.warning("scan %s: the lease was lost, its result is discarded", claim.id)
         except StoreUntrustedError as error:
             self._freeze(claim, str(error))
         except PatrolError as error:
-            self._give_back(claim, error)
+            self._give_back(claim, str(error), error)
+        except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
+            # Its text may hold anything, a token included: only its type and place are kept.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__} at {place.name}, line {place.lineno}"
+            self._give_back(claim, said, error)
 
     async def _scan(self, claim: Claim) -> None:
         row = claim.row
@@ -97,107 +109,82 @@ class Scanner:
             known = scans.complete_heads(connection, row["repository_id"], self.matcher.digest)
         raw = self.sealer.open(row["body_digest"], row["sealed"]) if row["sealed"] else {}
         url = f"{repository['host']}/{raw.get('repository', repository['name'])}.git"
-        request = await self._request(row, url, known)
-        inspection, missing = await self._inspect(claim, request)
-        inspection = self._with_free_text(inspection, raw, row)
-        with self.engine.begin() as connection:
-            leases.settle(
-                connection,
-                scans_table,
-                claim,
-                matched_at=now_ms(connection),
-                candidates=len(inspection.found),
-            )
+        request = await self._request(row, raw, url, known)
+        reading = await self._read(claim, request)
+        spoken = tuple(self._spoken(request.names))
+        inspection = replace(reading.inspection, found=(*reading.inspection.found, *spoken))
+        self._settle(claim, "matched_at", candidates=len(inspection.found))
         lookups = self._prove(inspection)
-        partial = (*missing, *inspection.partial)
-        self._record(claim, inspection, lookups, request.heads, partial)
+        self._record(claim, inspection, lookups, request.heads if reading.is_whole else ())
 
-    async def _request(self, row: Mapping[str, Any], url: str, known: Sequence[str]) -> _Request:
+    async def _request(
+        self, row: Mapping[str, Any], raw: Mapping[str, str], url: str, known: Sequence[str]
+    ) -> _Request:
         if row["source"] == "watch":
             refs = await self.fetcher.list_refs(url)
             heads = tuple(sorted(set(refs.values())))
-            return _Request(url, heads, heads, (), tuple(known))
+            return _Request(url, heads, heads, tuple(known), names=tuple(refs.items()))
         after, before = row["after"], row["before"]
         heads = () if _is_zero(after) else (after,)
         # A forced push or a deleted branch orphans commits that stay public by their hash.
         orphaned = row["forced"] or _is_zero(after)
-        extra = (before,) if orphaned and not _is_zero(before) and before not in known else ()
-        return _Request(url, heads, heads, extra, tuple(known))
+        return _Request(
+            url,
+            heads,
+            heads,
+            tuple(known),
+            orphans=(before,) if orphaned and not _is_zero(before) and before not in known else (),
+            names=tuple((after, text) for text in raw.values()),
+        )
 
-    async def _inspect(self, claim: Claim, request: _Request) -> tuple[Inspection, tuple[str, ...]]:
-        missing: tuple[str, ...] = ()
-        wanted = tuple(w for w in (*request.wants, *request.extra) if w not in request.known)
-        if not wanted:
-            self._fetched(claim, 0, 0)
-            return Inspection(), missing
+    async def _read(self, claim: Claim, request: _Request) -> _Reading:
+        """Fetch and match: at first all we lack, then what can be had instead."""
+        plan = FetchPlan(request.url, (*request.wants, *request.orphans), request.known)
         try:
-            return await self._fetch(claim, FetchPlan(request.url, wanted, request.known)), missing
+            return _Reading(await self._fetch(claim, plan))
         except ObjectNotFoundError:
-            if not request.extra:
+            if not request.orphans:
                 raise
-            missing = ("orphaned commits are no longer served",)
-        wanted = tuple(w for w in request.wants if w not in request.known)
-        if not wanted:
-            self._fetched(claim, 0, 0)
-            return Inspection(), missing
-        return await self._fetch(claim, FetchPlan(request.url, wanted, request.known)), missing
+            found = await self._fetch(claim, replace(plan, wants=request.wants))
+            return _Reading(_noted(found, _ORPHANS_GONE))
+        except FetchTooLargeError:
+            if not request.wants:
+                raise
+            # We lack too much of this repository. What was pushed must not wait for the rest; no
+            # head is claimed as scanned (law 7), the scan says what it left out (law 6).
+            plan = replace(plan, wants=request.wants, depth=_SHALLOW)
+            return _Reading(_noted(await self._fetch(claim, plan), _TOO_LARGE), is_whole=False)
 
     async def _fetch(self, claim: Claim, plan: FetchPlan) -> Inspection:
-        async with self.fetcher.fetch(plan) as pack:
-            self._fetched(claim, pack.size, None)
-            hash_size = len(plan.wants[0]) // 2
+        wanted = tuple(want for want in plan.wants if want not in plan.haves)
+        if not wanted:
+            self._settle(claim, "fetched_at", bytes=0)
+            return Inspection()
+        async with self.fetcher.fetch(replace(plan, wants=wanted)) as pack:
+            self._settle(claim, "fetched_at", bytes=pack.size)
+            hash_size = len(wanted[0]) // 2
             return await asyncio.to_thread(self.inspector.inspect, pack, hash_size)
 
-    def _fetched(self, claim: Claim, size: int, objects: int | None) -> None:
+    def _settle(self, claim: Claim, moment: str, **values: Any) -> None:
         with self.engine.begin() as connection:
-            leases.settle(
-                connection,
-                scans_table,
-                claim,
-                fetched_at=now_ms(connection),
-                bytes=size,
-                objects=objects,
-            )
+            values[moment] = now_ms(connection)
+            if not leases.settle(connection, scans_table, claim, **values):
+                raise LeaseLostError("The scan belongs to another worker now.")
 
-    def _with_free_text(
-        self, inspection: Inspection, raw: Mapping[str, str], row: Mapping[str, Any]
-    ) -> Inspection:
-        """Tokens in the push's own words (a branch name) leak as much as those in files."""
-        spoken = [
-            LocatedCandidate(
-                candidate,
-                Place(object_id=row["after"] or "", kind=ObjectKind.TAG, commit=None),
-            )
-            for text in raw.values()
-            for candidate in self.matcher.scan(text.encode())
-        ]
-        if not spoken:
-            return inspection
-        return Inspection(
-            found=(*inspection.found, *spoken),
-            objects=inspection.objects,
-            blobs=inspection.blobs,
-            bytes=inspection.bytes,
-            scanned_bytes=inspection.scanned_bytes,
-            partial=inspection.partial,
-        )
+    def _spoken(self, names: Sequence[tuple[str, str]]) -> Iterator[LocatedCandidate]:
+        """Tokens in names (of a branch, of the repository) leak as much as those in files."""
+        if not self.matcher.scan("\n".join(name for _, name in names).encode(*_ANY_BYTES)):
+            return
+        for object_id, name in names:
+            for candidate in self.matcher.scan(name.encode(*_ANY_BYTES)):
+                yield LocatedCandidate(candidate, Place(object_id, ObjectKind.REF, name))
 
     def _prove(self, inspection: Inspection) -> list[Lookup]:
-        distinct = list(
-            dict.fromkeys(
-                found.candidate.secret
-                for found in inspection.found
-                if found.candidate.pattern in self.bound
-            )
-        )
-        answers = dict(zip(distinct, prove(self.store, distinct), strict=True))
+        candidates = [found.candidate for found in inspection.found]
+        asked = list(dict.fromkeys(c.secret for c in candidates if c.pattern in self.bound))
+        answers = dict(zip(asked, prove(self.store, asked), strict=True))
         unchecked = Lookup(Validity.UNCHECKED)
-        return [
-            answers.get(found.candidate.secret, unchecked)
-            if found.candidate.pattern in self.bound
-            else unchecked
-            for found in inspection.found
-        ]
+        return [answers[c.secret] if c.pattern in self.bound else unchecked for c in candidates]
 
     def _record(
         self,
@@ -205,104 +192,89 @@ class Scanner:
         inspection: Inspection,
         lookups: Sequence[Lookup],
         heads: Sequence[str],
-        partial: tuple[str, ...],
     ) -> None:
         with self.engine.begin() as connection:
             for found, lookup in zip(inspection.found, lookups, strict=True):
-                self._record_one(connection, claim, found, lookup)
-            if not inspection.partial:
+                verdicts.record_finding(
+                    connection,
+                    claim.row,
+                    found,
+                    lookup,
+                    key=self.fingerprint_key,
+                    path=self.matcher.redact(found.place.path or ""),
+                )
+            if not set(inspection.partial) - {_ORPHANS_GONE}:
                 scans.remember_heads(
                     connection, claim.row["repository_id"], self.matcher.digest, heads
                 )
-            kept = leases.finish(
+            if not leases.finish(
                 connection,
                 scans_table,
                 claim,
-                "partial" if partial else leases.DONE,
+                "partial" if inspection.partial else leases.DONE,
                 proved_at=now_ms(connection),
                 objects=inspection.objects,
-                partial=list(partial),
+                partial=list(inspection.partial),
                 sealed=None,
                 error=None,
-            )
-            if not kept:  # another worker took over while we were paused: its verdict counts
-                connection.rollback()
-                log.warning("scan %s: the lease was lost, its result is discarded", claim.id)
-
-    def _record_one(
-        self, connection: Any, claim: Claim, found: LocatedCandidate, lookup: Lookup
-    ) -> None:
-        incident_id, is_new = None, False
-        if lookup.token is not None:
-            incident_id, is_new = incidents.open_incident(connection, lookup, claim.id)
-        path = self.matcher.redact(found.place.path or "")
-        added = incidents.add_sighting(
-            connection,
-            incident_id=incident_id,
-            scan=claim.row,
-            found=found,
-            lookup=lookup,
-            path=path.encode("utf-8", "backslashreplace").decode()[:1000],
-            key=self.fingerprint_key,
-        )
-        if added and incident_id is not None and not is_new and lookup.token is not None:
-            audit.record(
-                connection,
-                AuditAction.LEAK_SEEN_AGAIN,
-                organisation_id=lookup.token.organisation_id,
-                incident_id=incident_id,
-                token_id=lookup.token.token_id,
-                correlation_id=claim.id,
-            )
-
-    def _give_back(self, claim: Claim, error: PatrolError) -> None:
-        final = isinstance(error, FinalError)
-        log.warning("scan %s: %s (%s)", claim.id, error, "final" if final else "will retry")
-        with self.engine.begin() as connection:
-            if not final:
-                leases.release(connection, scans_table, claim, str(error))
-            elif leases.finish(
-                connection, scans_table, claim, leases.PARKED, error=str(error)[:500]
             ):
-                audit.record(
-                    connection, AuditAction.SCAN_PARKED, correlation_id=claim.id, error=str(error)
+                raise LeaseLostError("The scan belongs to another worker now.")
+
+    def _give_back(self, claim: Claim, said: str, error: Exception) -> None:
+        final = isinstance(error, FinalError)
+        log.warning("scan %s: %s (%s)", claim.id, said, "final" if final else "will retry")
+        # What ended the parsing child, or surprised us, may be the input's doing.
+        blame = isinstance(error, InspectionError) or not isinstance(
+            error, PatrolError | DBAPIError
+        )
+        with self.engine.begin() as connection:
+            if final:
+                kept = leases.finish(
+                    connection, scans_table, claim, leases.PARKED, error=said[:500]
                 )
+                state = leases.PARKED if kept else None
+            else:
+                state = leases.release(
+                    connection, scans_table, claim, said, self.patience, blame=blame
+                )
+            if state == leases.PARKED:
+                _audit_parked(connection, {**claim.row, "error": said})
 
     def _freeze(self, claim: Claim, reason: str) -> None:
         log.error("store %s is frozen: %s", self.store.name, reason)
         with self.engine.begin() as connection:
-            if freezes.freeze(connection, self.store.name, reason):
-                at = to_iso(now_ms(connection))
-                outbox.enqueue(
-                    connection,
-                    kind="alarm",
-                    dedupe=f"freeze:{self.store.name}:{at}",
-                    notice={
-                        "kind": "alarm",
-                        "to": self.operator_email,
-                        "reply_to": None,
-                        "context": {
-                            "title": f"Revocation is frozen for the store {self.store.name}",
-                            "explanation": reason,
-                            "what_to_do": "Repair the store, then run: patrol policy set "
-                            f"--release-store {self.store.name}",
-                            "at": at,
-                        },
-                    },
-                )
-            leases.release(connection, scans_table, claim, reason)
+            freezes.freeze(connection, self.store.name, reason, self.operator_email)
+            leases.release(connection, scans_table, claim, reason, self.patience)
+
+
+_ANY_BYTES = ("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a scan asks of a repository: `heads` are remembered if everything was read."""
+    """What a scan asks of a repository; `heads` are remembered if everything was read."""
 
     url: str
     heads: tuple[str, ...]
     wants: tuple[str, ...]
-    extra: tuple[str, ...]
-    known: tuple[str, ...]
+    known: tuple[str, ...]  # heads that were scanned completely: all we may say `have` for
+    orphans: tuple[str, ...] = ()  # wanted too, but may be gone
+    names: tuple[tuple[str, str], ...] = ()  # (object id, name that may hold a token)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    inspection: Inspection
+    is_whole: bool = True
+
+
+def _noted(inspection: Inspection, reason: str) -> Inspection:
+    return replace(inspection, partial=(*inspection.partial, reason))
 
 
 def _is_zero(object_id: str | None) -> bool:
-    return not object_id or not object_id.strip(ZERO)
+    return not object_id or not object_id.strip("0")
+
+
+def _audit_parked(connection: Connection, row: Mapping[str, Any]) -> None:
+    audit.record(connection, AuditAction.SCAN_PARKED, correlation_id=row["id"], error=row["error"])

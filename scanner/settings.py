@@ -107,7 +107,8 @@ class Settings(BaseSettings):
     fetch_timeout: float = Field(default=120.0, gt=0)
     inspect_timeout: float = Field(default=60.0, gt=0)
     lease_seconds: float = Field(default=300.0, gt=0)
-    max_attempts: int = Field(default=5, ge=1)
+    max_attempts: int = Field(default=5, ge=1)  # claims that never came back: then parked
+    max_retries: int = Field(default=84, ge=0)  # backing off to an hour: about three days
 
     @classmethod
     def settings_customise_sources(

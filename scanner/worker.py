@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
+from kombu.pools import producers
 
 from scanner.embedded import broker
 from scanner.settings import Settings
@@ -18,6 +19,12 @@ SCAN, RESPOND, DELIVER, TICK, SEAL = (
     f"patrol.{name}" for name in ("scan", "respond", "deliver", "tick", "seal")
 )
 _BEAT_SECONDS = 1.0
+_WAKE_SECONDS = 1.0  # to reach the broker, and to wait for its answer; a push waits for a wake
+_WAKE_OPTIONS = {
+    "max_retries": 0,
+    "socket_connect_timeout": _WAKE_SECONDS,  # Redis has no limit of its own
+    "socket_timeout": _WAKE_SECONDS,
+}
 
 
 def make_app(settings: Settings) -> Celery:
@@ -62,14 +69,22 @@ def make_app(settings: Settings) -> Celery:
 
 
 class CeleryWaker:
-    """Wakes workers through the broker. Satisfies `ports.Waker`."""
+    """Wakes workers through the broker. Satisfies `ports.Waker`.
+
+    It has connections of its own: the app's would knock for seconds at a broker that is away, and
+    wait for ever for one that hangs. Safe to share between threads and to carry over a fork.
+    """
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._broker = app.connection_for_write(
+            connect_timeout=_WAKE_SECONDS, transport_options=_WAKE_OPTIONS
+        )
 
     def wake(self, task: str) -> None:
         """Send one wake; a broker that is away costs time only, the sweep finds the work."""
         try:
-            self._app.send_task(task, expires=60, retry=False)
-        except (OperationalError, OSError) as error:
+            with producers[self._broker].acquire(block=True, timeout=_WAKE_SECONDS) as producer:
+                self._app.send_task(task, producer=producer, expires=60, retry=False)
+        except (KombuError, OSError) as error:
             log.warning("the broker did not take a wake for %s: %s", task, type(error).__name__)

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from scanner.bootstrap import Services
 from scanner.commands.common import services
-from scanner.db import audit, freezes
+from scanner.db import audit, freezes, leases
 from scanner.db.engine import reader
 from scanner.db.schema import incidents, outbox, scans
 from scanner.errors import ConfigurationError, PatrolError
@@ -60,13 +60,19 @@ def _store(built: Services) -> str:
     return f"{built.store.name} may revoke"
 
 
+_WORK = {"scans": scans, "incidents": incidents, "notices": outbox}
+
+
 def _work(built: Services) -> str:
     with reader(built.database).connect() as connection:
-        for name, table in (("scans", scans), ("incidents", incidents), ("notices", outbox)):
+        for name, table in _WORK.items():
             query = select(func.count(), func.max(table.c.error)).where(table.c.state == "parked")
             count, error = connection.execute(query).one()
             if count:
-                raise ConfigurationError(f"{count} {name} are parked; one says: {error}")
+                raise ConfigurationError(
+                    f"{count} {name} are parked; one says: {error} "
+                    "When the cause is mended: patrol doctor --retry"
+                )
     return "nothing is parked"
 
 
@@ -104,9 +110,14 @@ _CHECKS: tuple[tuple[str, Callable[[Services], str]], ...] = (
 
 
 @click.command()
-def doctor() -> None:
+@click.option("--retry", is_flag=True, help="first put all that is parked back to work")
+def doctor(*, retry: bool) -> None:
     """Check every connection and say what to do; exit code 2 when something is wrong."""
     built = services()
+    if retry:
+        with built.database.begin() as connection:
+            count = sum(leases.retry_parked(connection, table) for table in _WORK.values())
+        click.echo(f"{count} parked rows go back to work.")
     failed = False
     for name, check in _CHECKS:
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from scanner.db import audit
-from scanner.db.clock import now_ms
-from scanner.db.schema import store_freezes
+from scanner.db import audit, outbox
+from scanner.db.clock import now_ms, to_iso
+from scanner.db.leases import PENDING
+from scanner.db.schema import incidents, scans, store_freezes
 from scanner.model import AuditAction
 
 
@@ -17,23 +18,48 @@ def is_frozen(connection: Connection, store: str) -> bool:
     return found.scalar_one_or_none() is not None
 
 
-def freeze(connection: Connection, store: str, reason: str) -> bool:
-    """Freeze; False when it was frozen already (so that one alarm goes out, not a storm)."""
+def freeze(connection: Connection, store: str, reason: str, operator: str) -> bool:
+    """Freeze and alarm the operator (an address); False when it was frozen already, so that one
+    alarm goes out, not a storm."""
+    now = now_ms(connection)
     result = connection.execute(
-        upsert(store_freezes)
-        .values(store=store, since=now_ms(connection), reason=reason)
-        .on_conflict_do_nothing()
+        upsert(store_freezes).values(store=store, since=now, reason=reason).on_conflict_do_nothing()
     )
     if result.rowcount != 1:
         return False
     audit.record(connection, AuditAction.STORE_FROZEN, store=store, reason=reason)
+    outbox.enqueue(
+        connection,
+        kind="alarm",
+        dedupe=f"freeze:{store}:{now}",
+        notice={
+            "kind": "alarm",
+            "to": operator,
+            "reply_to": None,
+            "context": {
+                "title": f"Revocation is frozen for the store {store}",
+                "explanation": reason,
+                "what_to_do": "Repair the store, then run: patrol policy set "
+                f"--release-store {store}",
+                "at": to_iso(now),
+            },
+        },
+    )
     return True
 
 
 def release(connection: Connection, store: str, actor: str) -> bool:
-    """A person lifts the freeze; False when there was none."""
+    """A person lifts the freeze, and what waited for it goes on at once; False: there was none."""
     result = connection.execute(delete(store_freezes).where(store_freezes.c.store == store))
     if result.rowcount != 1:
         return False
+    now = now_ms(connection)
+    for table, waiting in (
+        (incidents, incidents.c.store == store),
+        (scans, scans.c.retries > 0),
+    ):
+        connection.execute(
+            update(table).where(table.c.state == PENDING, waiting).values(available_at=now)
+        )
     audit.record(connection, AuditAction.STORE_RELEASED, actor=actor, store=store)
     return True

@@ -2,22 +2,37 @@
 
 A row is `pending` until claimed, `running` while its lease lasts, and ends in a state its owner
 names. A claim counts an attempt before the work begins, so that input that kills its worker is
-parked after `max_attempts` instead of killing workers for ever. A row that was tried before is
-claimed alone: its neighbours must not share its fate.
+parked after `max_attempts` instead of killing workers for ever; coming back in order takes the
+count back. A row whose last claim did not come back is claimed alone: its neighbours must not share
+its fate.
+
+Two counts, because two things go wrong: `attempts` grows while the row itself may be to blame,
+`retries` while the world is (a host or a store that is away), which may last for days.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, or_, select, update
 
 from scanner.db.clock import now_ms
 
 PENDING, RUNNING, PARKED, DONE = "pending", "running", "parked", "done"
 _FIRST_RETRY_MS, _LONGEST_RETRY_MS = 1_000, 3_600_000
+_MOST_DOUBLINGS = 12  # 4,096 s: beyond the longest
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to go on: `lease_ms` a claim, `max_attempts` claims that never came back, and
+    `max_retries` orderly returns (None: for ever)."""
+
+    lease_ms: int
+    max_attempts: int
+    max_retries: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +41,8 @@ class Claim:
 
     id: str
     fence: int
-    attempts: int
+    attempts: int  # this one included
+    retries: int
     row: Mapping[str, Any]
 
 
@@ -38,54 +54,63 @@ def _ready(table: Table, now: int) -> ColumnElement[bool]:
 
 
 def claim(
-    connection: Connection, table: Table, *, limit: int, lease_ms: int, max_attempts: int
+    connection: Connection, table: Table, patience: Patience, *, limit: int, suspect: bool
 ) -> tuple[list[Claim], list[Mapping[str, Any]]]:
-    """Claim up to `limit` rows. Returns the claims, and the rows parked for too many attempts.
+    """Claim up to `limit` rows that are in good standing or, with `suspect`, one whose last claim
+    did not come back. Returns the claims, and the rows parked for too many attempts.
 
     Both must be committed by the caller before any work starts.
     """
     now = now_ms(connection)
+    standing = table.c.attempts > 0 if suspect else table.c.attempts == 0
     rows = (
         connection.execute(
             select(table)
-            .where(_ready(table, now))
+            .where(_ready(table, now), standing)
             .order_by(table.c.available_at, table.c.id)
-            .limit(limit)
+            .limit(1 if suspect else limit)
             .with_for_update(skip_locked=True)
         )
         .mappings()
         .all()
     )
-    fresh = [row for row in rows if row["attempts"] == 0]
-    chosen = fresh or list(rows[:1])
     claims: list[Claim] = []
     parked: list[Mapping[str, Any]] = []
-    for row in chosen:
-        if row["attempts"] >= max_attempts:
-            connection.execute(
-                update(table)
-                .where(table.c.id == row["id"])
-                .values(
-                    state=PARKED,
-                    lease_until=None,
-                    error=row["error"] or f"stopped without an answer {row['attempts']} times",
-                )
-            )
-            parked.append(dict(row))
-            continue
-        fence = row["fence"] + 1
-        connection.execute(
-            update(table)
-            .where(table.c.id == row["id"])
-            .values(
-                state=RUNNING,
-                fence=fence,
-                attempts=row["attempts"] + 1,
-                lease_until=now + lease_ms,
-            )
-        )
-        claims.append(Claim(row["id"], fence, row["attempts"] + 1, dict(row)))
+    for row in rows:
+        fence, attempts = row["fence"] + 1, row["attempts"] + 1
+        if row["attempts"] >= patience.max_attempts:
+            error = row["error"] or f"stopped without an answer {row['attempts']} times"
+            values = {"state": PARKED, "fence": fence, "lease_until": None, "error": error}
+            parked.append({**row, **values})
+        else:
+            lease_until = now + patience.lease_ms
+            values = {"state": RUNNING, "fence": fence, "lease_until": lease_until}
+            values["attempts"] = attempts
+            claims.append(Claim(row["id"], fence, attempts, row["retries"], dict(row)))
+        connection.execute(update(table).where(table.c.id == row["id"]).values(values))
     return claims, parked
+
+
+def take(
+    engine: Engine,
+    table: Table,
+    patience: Patience,
+    *,
+    limit: int,
+    on_parked: Callable[[Connection, Mapping[str, Any]], None],
+) -> Iterator[list[Claim]]:
+    """Yield what there is to do now: first a batch in good standing, then one suspect row alone.
+
+    Each is claimed and committed just before it is yielded. `on_parked` gets every row that was
+    parked instead, in the transaction that parks it.
+    """
+    for suspect in (False, True):
+        with engine.begin() as connection:
+            claims, parked = claim(connection, table, patience, limit=limit, suspect=suspect)
+            for row in parked:
+                on_parked(connection, row)
+        if claims or parked:
+            yield claims
 
 
 def settle(connection: Connection, table: Table, held: Claim, **values: Any) -> bool:
@@ -103,17 +128,45 @@ def finish(connection: Connection, table: Table, held: Claim, state: str, **valu
     return settle(connection, table, held, state=state, lease_until=None, **values)
 
 
-def release(connection: Connection, table: Table, held: Claim, error: str) -> bool:
-    """Give the row back for another attempt, later each time (1 s, doubling, at most an hour)."""
-    delay = min(_FIRST_RETRY_MS << (held.attempts - 1), _LONGEST_RETRY_MS)
-    return finish(
+def release(
+    connection: Connection,
+    table: Table,
+    held: Claim,
+    error: str,
+    patience: Patience,
+    *,
+    blame: bool = False,
+) -> str | None:
+    """Give the row back for another try, later each time (1 s, doubling, at most an hour).
+
+    `blame`: the row itself may be the cause, so the attempt stays counted. Returns the new state:
+    `pending`, `parked` when patience has run out, None when the claim was lost meanwhile.
+    """
+    retries = held.retries + (not blame)
+    doublings = min(retries + held.attempts - 1 - (not blame), _MOST_DOUBLINGS)
+    exhausted = patience.max_retries is not None and retries > patience.max_retries
+    state = PARKED if exhausted else PENDING
+    kept = finish(
         connection,
         table,
         held,
-        PENDING,
-        available_at=now_ms(connection) + delay,
+        state,
+        attempts=held.attempts if blame else 0,
+        retries=retries,
+        available_at=now_ms(connection) + min(_FIRST_RETRY_MS << doublings, _LONGEST_RETRY_MS),
         error=error[:500],
     )
+    return state if kept else None
+
+
+def retry_parked(connection: Connection, table: Table) -> int:
+    """Put everything that is parked back to work, with all its attempts; returns how many."""
+    result = connection.execute(
+        update(table)
+        .where(table.c.state == PARKED)
+        .values(state=PENDING, attempts=0, retries=0, available_at=now_ms(connection))
+    )
+    return result.rowcount
 
 
 def ready_count(connection: Connection, table: Table, now: int) -> int:

@@ -57,7 +57,14 @@ def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
         connection.execute(
             update(scans)
             .where(scans.c.id == known.id, scans.c.state == PARKED)
-            .values(state=PENDING, attempts=0, available_at=now, error=None, sealed=push.sealed)
+            .values(
+                state=PENDING,
+                attempts=0,
+                retries=0,
+                available_at=now,
+                error=None,
+                sealed=push.sealed,
+            )
         )
         return known.id, False
     scan_id = new_id()

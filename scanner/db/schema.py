@@ -1,7 +1,8 @@
 """The tables. Times are the database's milliseconds (BigInteger), ids are random hex text.
 
-Work tables (`scans`, `incidents`, `outbox`) share the lease columns: state, attempts, available_at,
-lease_until and fence, a number that grows with every claim so that a stale worker changes nothing.
+Work tables (`scans`, `incidents`, `outbox`) share the lease columns: state, attempts, retries (see
+leases.py), available_at, lease_until and fence, a number that grows with every claim so that a
+stale worker changes nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def _work_columns() -> list[Column[object]]:
     return [
         Column("state", String(24), nullable=False),
         Column("attempts", Integer, nullable=False, default=0),
+        Column("retries", Integer, nullable=False, default=0, server_default="0"),
         Column("available_at", BigInteger, nullable=False),
         Column("lease_until", BigInteger),
         Column("fence", Integer, nullable=False, default=0),

@@ -29,8 +29,9 @@ def line(payload: str) -> bytes:
     return b"%04x" % (len(data) + 4) + data
 
 
-def fetch_request(wants: Sequence[str], haves: Sequence[str]) -> bytes:
-    """Ask for everything reachable from `wants` and not from `haves`, as one whole pack.
+def fetch_request(wants: Sequence[str], haves: Sequence[str], depth: int | None = None) -> bytes:
+    """Ask for everything reachable from `wants` and not from `haves`, as one whole pack; with
+    `depth`, for no more than that many commits from each of `wants`, each with its whole tree.
 
     Errors: `FetchRefusedError` when an id is not a lower-case hex object id of one format.
     """
@@ -44,6 +45,7 @@ def fetch_request(wants: Sequence[str], haves: Sequence[str]) -> bytes:
     body += DELIMITER + line("ofs-delta") + line("no-progress")
     body += b"".join(line(f"want {want}") for want in dict.fromkeys(wants))
     body += b"".join(line(f"have {have}") for have in dict.fromkeys(haves))
+    body += line(f"deepen {depth}") if depth is not None else b""
     return body + line("done") + FLUSH
 
 

@@ -64,7 +64,7 @@ class SmartHttpFetcher:
         A pack cut off by a bound is of no use, so every bound is an error: `FetchTooLargeError` for
         bytes, `FetchUnavailableError` for time.
         """
-        body = fetch_request(plan.wants, plan.haves)
+        body = fetch_request(plan.wants, plan.haves, plan.depth)
         with _AnonymousFile(self._max_bytes, self._memory_bytes) as spool:
             answer = PackAnswer(spool.write)
             await self._post(plan.url, body, answer.feed)

@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 
 from scanner.db import audit, freezes, leases, policies
 from scanner.db.clock import now_ms
-from scanner.db.leases import Claim
+from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents as table
 from scanner.incident import Phase, advance
 from scanner.model import AuditAction, Validity
@@ -25,7 +25,7 @@ _EVENT = {
 }
 
 
-def commit_intent(engine: Engine, claim: Claim) -> Phase | None:
+def commit_intent(engine: Engine, claim: Claim, patience: Patience) -> Phase | None:
     """Decide an open incident; returns its new phase, None when the claim was lost or must wait.
 
     With a frozen store nothing is decided: the incident is given back until a person releases it.
@@ -33,7 +33,7 @@ def commit_intent(engine: Engine, claim: Claim) -> Phase | None:
     row = claim.row
     with engine.begin() as connection:
         if freezes.is_frozen(connection, row["store"]):
-            leases.release(connection, table, claim, "the store is frozen")
+            leases.release(connection, table, claim, "the store is frozen", patience)
             return None
         policy = policies.current_policy(connection, row["organisation_id"])
         decision = decide(Validity(row["validity"]), policy)

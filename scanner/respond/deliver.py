@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from notifier.channels.email import EmailChannel
 from notifier.errors import DeliveryError
@@ -16,7 +16,7 @@ from notifier.notify import notify
 from notifier.render import Renderer
 from scanner.db import audit, leases
 from scanner.db.clock import now_ms
-from scanner.db.leases import Claim
+from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
 from scanner.model import AuditAction
 
@@ -36,24 +36,18 @@ class Deliverer:
     issuer_name: str
     message_domain: str
     pattern_names: Mapping[str, str]
-    lease_ms: int
-    max_attempts: int
+    patience: Patience
 
-    def run_batch(self) -> int:
-        """Claim and try a batch of notices; returns how many rows were touched."""
-        with self.engine.begin() as connection:
-            claims, parked = leases.claim(
-                connection,
-                outbox,
-                limit=_BATCH,
-                lease_ms=self.lease_ms,
-                max_attempts=self.max_attempts,
-            )
-            for row in parked:
-                self._audit(connection, AuditAction.NOTICE_FAILED, row, error=row["error"])
-        for claim in claims:
-            self._send(claim)
-        return len(claims) + len(parked)
+    def run_batch(self) -> bool:
+        """Try a batch of notices; False: there was nothing to do."""
+        worked = False
+        for claims in leases.take(
+            self.engine, outbox, self.patience, limit=_BATCH, on_parked=_audit_failure
+        ):
+            worked = True
+            for claim in claims:
+                self._send(claim)
+        return worked
 
     def _send(self, claim: Claim) -> None:
         notice = self._notice(claim.row)
@@ -73,15 +67,20 @@ class Deliverer:
                 subject=subject[:400],
                 error=None,
             ):
-                self._audit(connection, AuditAction.NOTICE_DELIVERED, claim.row, to=notice.to)
+                _audit(connection, AuditAction.NOTICE_DELIVERED, claim.row, to=notice.to)
 
     def _failed(self, claim: Claim, error: DeliveryError) -> None:
         log.warning("notice %s: %s", claim.id, error)
         with self.engine.begin() as connection:
-            if not error.permanent:
-                leases.release(connection, outbox, claim, str(error))
-            elif leases.finish(connection, outbox, claim, leases.PARKED, error=str(error)[:500]):
-                self._audit(connection, AuditAction.NOTICE_FAILED, claim.row, error=str(error))
+            if error.permanent:
+                kept = leases.finish(
+                    connection, outbox, claim, leases.PARKED, error=str(error)[:500]
+                )
+                state = leases.PARKED if kept else None
+            else:
+                state = leases.release(connection, outbox, claim, str(error), self.patience)
+            if state == leases.PARKED:
+                _audit_failure(connection, {**claim.row, "error": str(error)})
 
     def _notice(self, row: Mapping[str, Any]) -> Notice:
         stored = row["notice"]
@@ -101,16 +100,20 @@ class Deliverer:
             }
         )
 
-    def _audit(
-        self, connection: Any, action: AuditAction, row: Mapping[str, Any], **data: Any
-    ) -> None:
-        token = row["notice"]["context"]
-        audit.record(
-            connection,
-            action,
-            incident_id=row["incident_id"],
-            channel="email",
-            notice=row["kind"],
-            organisation=token.get("organisation"),
-            **data,
-        )
+
+def _audit_failure(connection: Connection, row: Mapping[str, Any]) -> None:
+    _audit(connection, AuditAction.NOTICE_FAILED, row, error=row["error"])
+
+
+def _audit(
+    connection: Connection, action: AuditAction, row: Mapping[str, Any], **data: Any
+) -> None:
+    audit.record(
+        connection,
+        action,
+        incident_id=row["incident_id"],
+        channel="email",
+        notice=row["kind"],
+        organisation=row["notice"]["context"].get("organisation"),
+        **data,
+    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from scanner.db import leases
-from scanner.db.leases import Claim
+from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents
 from scanner.errors import FinalError, PatrolError
 from scanner.incident import Phase
@@ -28,32 +29,26 @@ class Responder:
 
     engine: Engine
     stores: Mapping[str, TokenStore]
-    lease_ms: int
-    max_attempts: int
+    patience: Patience
 
-    def run_batch(self) -> int:
-        """Claim a batch of incidents and take each as far as it goes; returns rows touched."""
-        with self.engine.begin() as connection:
-            claims, parked = leases.claim(
-                connection,
-                incidents,
-                limit=_BATCH,
-                lease_ms=self.lease_ms,
-                max_attempts=self.max_attempts,
-            )
-        for row in parked:
-            log.error("incident %s is parked: %s", row["id"], row["error"])
-        for claim in claims:
-            try:
-                self._respond(claim)
-            except PatrolError as error:
-                self._give_back(claim, error)
-        return len(claims) + len(parked)
+    def run_batch(self) -> bool:
+        """Take a batch of incidents as far as each goes; False: there was nothing to do."""
+        worked = False
+        for claims in leases.take(
+            self.engine, incidents, self.patience, limit=_BATCH, on_parked=_report
+        ):
+            worked = True
+            for claim in claims:
+                try:
+                    self._respond(claim)
+                except PatrolError as error:
+                    self._give_back(claim, error)
+        return worked
 
     def _respond(self, claim: Claim) -> None:
         phase: Phase | None = Phase(claim.row["phase"])
         if phase is Phase.OPEN:
-            phase = commit_intent(self.engine, claim)
+            phase = commit_intent(self.engine, claim, self.patience)
         if phase is not Phase.REVOKING:
             return
         # The act: one update, alone, that carries its cause. Repeating it after a kill is safe.
@@ -67,4 +62,8 @@ class Responder:
             if isinstance(error, FinalError):
                 leases.finish(connection, incidents, claim, leases.PARKED, error=str(error)[:500])
             else:
-                leases.release(connection, incidents, claim, str(error))
+                leases.release(connection, incidents, claim, str(error), self.patience)
+
+
+def _report(_connection: Connection, row: Mapping[str, Any]) -> None:
+    log.error("incident %s is parked: %s", row["id"], row["error"])
