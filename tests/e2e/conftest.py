@@ -1,0 +1,247 @@
+"""A whole Patrol on loopback: `patrol up` in processes of its own, a real git server, real mail."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import pytest
+from sqlalchemy import Select
+
+from scanner.bootstrap import Services
+from scanner.db.engine import reader
+from scanner.db.upgrade import upgrade_database
+from scanner.embedded.git_server import GitServer, git
+from scanner.embedded.mail_catcher import MailStore
+from scanner.matcher.mask import mask
+from scanner.patterns.generate import generate
+from scanner.settings import load_settings
+from scanner.stores.sql import ensure_owner
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+ZEROS = "0" * 40
+_PATIENCE = 30.0  # seconds until a test gives up waiting; everything takes a second or two
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(what: str, look: Callable[[], T]) -> T:
+    """Return the first true answer of `look`. Other processes write what it reads: it must poll."""
+    deadline = time.monotonic() + _PATIENCE
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"waited {_PATIENCE:g} s in vain for {what}"
+        time.sleep(0.02)
+    return answer
+
+
+class Checkout:
+    """A bare repository on the git server and a clone of it."""
+
+    def __init__(self, server: GitServer, folder: Path, name: str) -> None:
+        self.name = name
+        self.bare = server.create(name)
+        self.clone = folder / name.replace("/", "-")
+        git("clone", "--quiet", str(self.bare), str(self.clone))
+
+    def git(self, *arguments: str) -> str:
+        return git(*arguments, cwd=self.clone)
+
+    def commit(self, files: Mapping[str, str], message: str = "A change", *extra: str) -> str:
+        for path, content in files.items():
+            file = self.clone / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message, *extra)
+        return self.git("rev-parse", "HEAD")
+
+    def push(self, *refs: str) -> None:
+        self.git("push", "--quiet", "--force", "origin", *(refs or ("HEAD:refs/heads/main",)))
+
+
+class House:
+    """One installation: its folder, settings, services (to issue and to look), processes."""
+
+    def __init__(self, folder: Path, server: GitServer, **settings: Any) -> None:
+        self.folder, self.server = folder, server
+        self.data = folder / "data"
+        values = {
+            "data_dir": self.data,
+            "github_url": server.url,
+            "allow_hosts": server.address,
+            **{name: free_port() for name in ("port", "smtp_port", "mail_port")},
+            **settings,
+        }
+        for name in ("home", "tmp", "clones"):
+            (folder / name).mkdir()
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(folder / "tmp"),
+            **{f"PATROL_{name.upper()}": str(value) for name, value in values.items()},
+        }
+        self.services = Services(load_settings(values))
+        upgrade_database(self.services.engine)
+        self.url = self.services.settings.base_url
+        self._running: dict[str, subprocess.Popen[str]] = {}
+
+    # What an operator does.
+
+    def patrol(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "scanner.cli", *arguments],
+            env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    def start(self, role: str) -> subprocess.Popen[str]:
+        with (self.folder / f"{role}.out").open("a") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scanner.cli", role],
+                env=self.env, cwd=ROOT, stdout=out, stderr=out, text=True, start_new_session=True,
+            )  # fmt: skip
+        self._running[role] = process
+        return process
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx2.get(f"{self.url}/readyz", trust_env=False).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def stop(self, role: str) -> int:
+        process = self._running.pop(role)
+        process.send_signal(signal.SIGINT)
+        return process.wait(30)
+
+    def kill(self, role: str) -> None:
+        """End a process and all its children as kill -9 does."""
+        process = self._running.pop(role)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+
+    def close(self) -> None:
+        for role in tuple(self._running):
+            self.kill(role)
+        self.services.engine.dispose()
+
+    # What happens outside.
+
+    def issue(
+        self, name: str = "", *, organisation: str = "Contoso", email: str = "ada@contoso.example"
+    ) -> tuple[str, str]:
+        """Issue a token; returns (the raw token, its id)."""
+        pattern = next(
+            p for p in self.services.matcher_ruleset.patterns if p.id == "azure-devops-pat"
+        )
+        secret = generate(pattern)
+        with self.services.database.begin() as connection:
+            ensure_owner(connection, organisation, "Ada", email, "security@contoso.example")
+        token_id = self.services.store.issue(
+            secret, organisation=organisation, owner="Ada", pattern=pattern.id,
+            name=name or f"t-{secrets.token_hex(3)}", mask=mask(pattern, secret.reveal()),
+            scopes=("vso.code",), days=30, actor="test",
+        )  # fmt: skip
+        return secret.reveal().decode(), token_id
+
+    def repository(self, name: str) -> Checkout:
+        return Checkout(self.server, self.folder / "clones", name)
+
+    def push_event(self, name: str, before: str, after: str, **fields: Any) -> bytes:
+        event = {
+            "ref": "refs/heads/main", "before": before, "after": after, "forced": False,
+            "repository": {"full_name": name}, "nonce": secrets.token_hex(8),
+        }  # fmt: skip
+        return json.dumps({**event, **fields}).encode()
+
+    def deliver(
+        self, body: bytes, *, signature: str | None = "right", **headers: bytes
+    ) -> httpx2.Response:
+        """Send a webhook to the running service, signed unless told otherwise."""
+        if signature == "right":
+            key = self.services.settings.all_hooks[0].secrets[0].get_secret_value().encode()
+            signature = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
+        given = {} if signature is None else {"X-Hub-Signature-256": signature.encode("latin-1")}
+        return httpx2.post(
+            f"{self.url}/webhooks/github",
+            content=body,
+            headers={"Content-Type": b"application/json", **given, **headers},
+            trust_env=False,
+            timeout=30,
+        )
+
+    def status(self, token: str) -> int:
+        """What the issuer's own gate answers to a bearer of the token."""
+        bearer = {"Authorization": f"Bearer {token}"}
+        return httpx2.get(
+            f"{self.url}/api/v1/whoami", headers=bearer, trust_env=False, timeout=30
+        ).status_code
+
+    # What can be seen afterwards.
+
+    def rows(self, query: Select[Any]) -> list[Any]:
+        with reader(self.services.database).connect() as connection:
+            return list(connection.execute(query).mappings())
+
+    def mails(self, containing: str = "") -> list[EmailMessage]:
+        store = MailStore(self.data / "mail")
+        found = [message for mail_id in store.ids() if (message := store.read(mail_id))]
+        return [message for message in found if containing in message.as_string()]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
+    with GitServer(tmp_path_factory.mktemp("git") / "served") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def build_house(
+    tmp_path_factory: pytest.TempPathFactory, server: GitServer
+) -> Iterator[Callable[..., House]]:
+    built: list[House] = []
+
+    def build(**settings: Any) -> House:
+        built.append(House(tmp_path_factory.mktemp("house"), server, **settings))
+        return built[-1]
+
+    yield build
+    for house in built:
+        house.close()
+
+
+@pytest.fixture(scope="module")
+def house(build_house: Callable[..., House]) -> House:
+    """A running `patrol up`."""
+    built = build_house()
+    process = built.start("up")
+
+    def ready() -> bool:
+        assert process.poll() is None, (built.folder / "up.out").read_text()
+        return built.is_ready()
+
+    until("patrol up to be ready", ready)
+    return built
+
+
+@pytest.fixture(scope="session")
+def wait() -> Callable[[str, Callable[[], Any]], Any]:
+    return until
