@@ -18,6 +18,7 @@ from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import dumps, loads
 
 _POLL_SECONDS = 0.05
+_LONGEST_WAIT = 0.2  # seconds; the worker asks for 2, and its stop waits for that
 URL = "patrolfs://"
 
 
@@ -53,6 +54,11 @@ class AtomicTransport(Transport):
     """The transport that `patrolfs://` names."""
 
     Channel = AtomicChannel
+
+    def drain_events(self, connection: Any, **kwargs: Any) -> None:
+        """Wait for a message; briefly, because a worker looks for a stop request in between."""
+        wait = kwargs.pop("timeout", None) or _LONGEST_WAIT
+        super().drain_events(connection, timeout=min(wait, _LONGEST_WAIT), **kwargs)
 
 
 def configure(data_dir: Path) -> tuple[str, dict[str, Any]]:
