@@ -55,10 +55,11 @@ class AtomicTransport(Transport):
 
     Channel = AtomicChannel
 
-    def drain_events(self, connection: Any, **kwargs: Any) -> None:
+    def drain_events(  # type: ignore[override]  # its two bases disagree with each other
+        self, connection: Any, timeout: float | None = None
+    ) -> Any:
         """Wait for a message; briefly, because a worker looks for a stop request in between."""
-        wait = kwargs.pop("timeout", None) or _LONGEST_WAIT
-        super().drain_events(connection, timeout=min(wait, _LONGEST_WAIT), **kwargs)
+        return super().drain_events(connection, timeout=min(timeout or 1.0, _LONGEST_WAIT))
 
 
 def configure(data_dir: Path) -> tuple[str, dict[str, Any]]:
