@@ -23,17 +23,20 @@ def register(app: Celery, services: Services) -> None:
         if services.scanner.run_batch():
             waker.wake(RESPOND)
             waker.wake(SCAN)  # more may wait behind this batch
+            seal_all(services)  # every step seals its own events: no free worker is needed
 
     @app.task(name=RESPOND)
     def respond() -> None:
         if services.responder.run_batch():
             waker.wake(DELIVER)
             waker.wake(RESPOND)
+            seal_all(services)
 
     @app.task(name=DELIVER)
     def deliver() -> None:
         if services.deliverer.run_batch():
             waker.wake(DELIVER)
+            seal_all(services)
 
     @app.task(name=TICK)
     def tick() -> None:

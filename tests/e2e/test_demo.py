@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
+import httpx2
 import pytest
 
 
@@ -30,7 +30,7 @@ def patrol(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, "-m", "scanner.cli", *arguments],
         env=env,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=120,
@@ -107,23 +107,77 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_file_of_the_run_holds_a_token_in_any_form(told, tmp_path: Path) -> None:
-    """A token issued and leaked into a branch name and a path leaves nothing behind."""
-    env, _, folder = told
-    done = patrol(env, "tokens", "issue", "--organisation=Contoso", "--owner=Ada Byron", "--name=x")
-    assert done.returncode == 0, done.stderr
-    token = done.stdout.strip().encode()
-    forms = [token, base64.b64encode(token)[:-4], token.hex().encode(), zlib.compress(token)]
-    (tmp_path / "leak.txt").write_bytes(b"t = " + token)
-    found = patrol(env, "scan", "dir", str(tmp_path), "--verify", "--format", "jsonl")
-    assert found.returncode == 1
-    assert '"validity": "active"' in found.stdout
-    forms_seen = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        for form in forms
-        if form in path.read_bytes()
-    ]
-    assert forms_seen == []
-    assert token.decode() not in found.stdout
+def test_events_are_sealed_within_two_seconds(told) -> None:
+    _, _, folder = told
+    with sqlite3.connect(folder / "patrol.db") as database:
+        late, count = database.execute(
+            "SELECT max(sealed_at - at), count(*) FROM audit_events "
+            "JOIN audit_seals ON event_id = id "
+            "WHERE at >= (SELECT min(received_at) FROM scans)"  # the workers are up
+        ).fetchone()
+    database.close()
+    assert count >= 9
+    assert late <= 2_000
+
+
+def test_the_webhook_leads_to_revocation_within_a_second(told) -> None:
+    _, _, folder = told
+    with sqlite3.connect(folder / "patrol.db") as database:
+        (took,) = database.execute(
+            "SELECT revoked_at - received_at FROM incidents "
+            "JOIN scans ON scans.id = correlation_id WHERE source = 'github-webhook'"
+        ).fetchone()
+    database.close()
+    assert 0 < took <= 5_000  # one second where the machine is free: docs/benchmarks.md
+
+
+def test_no_data_directory_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    for folder in (tmp_path / "file" / "data", Path("/proc/patrol")):
+        done = patrol(environment(folder), "demo", "--once")
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "PATROL_DATA_DIR" in done.stderr
+        assert str(folder) in done.stderr
+
+
+def test_a_missing_git_is_one_sentence(tmp_path: Path) -> None:
+    done = patrol(environment(tmp_path / "data") | {"PATH": str(tmp_path)}, "demo", "--once")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "patrol: git is not installed; on Debian: apt install git\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_afterwards_it_stays_up_and_ctrl_c_stops_it(tmp_path: Path) -> None:
+    env = environment(tmp_path / "data")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "scanner.cli", "demo", "--stay"],
+        env=env, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    output = []
+    for line in running.stdout:
+        output.append(line.rstrip())
+        if line.startswith("Ctrl-C"):
+            break
+    said = "\n".join(output)
+    pages = re.findall(r"http://127\.0\.0\.1:\d+/\S*", said)
+    assert f"http://127.0.0.1:{env['PATROL_MAIL_PORT']}/" in pages
+    for page in {page for page in pages if "webhooks" not in page}:
+        assert httpx2.get(page, trust_env=False).status_code == 200
+    children = subprocess.run(
+        ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert len(children) >= 4
+    running.send_signal(signal.SIGINT)
+    rest, _ = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert rest.strip().splitlines()[-1] == "Stopping."
+    assert [pid for pid in children if Path("/proc", pid).exists()] == []
+    with sqlite3.connect(tmp_path / "data" / "patrol.db") as database:
+        unsealed = database.execute(
+            "SELECT (SELECT count(*) FROM audit_events) - (SELECT count(*) FROM audit_seals)"
+        ).fetchone()
+    database.close()
+    assert unsealed == (0,)
