@@ -52,8 +52,9 @@ class TokenStore(Protocol):
         ...
 
     def revoke(self, token_id: str, incident_id: str) -> bool:
-        """Revoke an active token with its cause, alone, in one durable step. True: it was our act,
-        now or in an attempt before a crash; False: it was not active for another reason."""
+        """Revoke a token with its cause, alone, in one durable step, though it has expired or its
+        owner is disabled. True: it was our act, now or in an attempt before a crash; False: it was
+        revoked for another cause, or never issued."""
         ...
 
 

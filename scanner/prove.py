@@ -11,6 +11,8 @@ from scanner.ports import TokenStore
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CONTROL_LENGTH = 84
+# A store that cannot tell why a token is inactive says so of one that was never issued, too.
+_UNKNOWN = (Validity.NEVER_ISSUED, Validity.INACTIVE)
 
 
 def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
@@ -22,6 +24,7 @@ def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     answers = list(store.find([*found[:position], control, *found[position:]]))
     if len(answers) != len(found) + 1:
         raise StoreUntrustedError(f"The store {store.name} answered another number of tokens.")
-    if answers.pop(position).validity is not Validity.NEVER_ISSUED:
+    said = answers.pop(position)
+    if said.validity not in _UNKNOWN or said.token is not None:
         raise StoreUntrustedError(f"The store {store.name} knows a token that was never issued.")
     return answers

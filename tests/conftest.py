@@ -1,13 +1,23 @@
-"""What several rooms' tests share: patterns, tokens, and repositories made and served by git."""
+"""What several rooms' tests share: patterns and tokens, repositories made and served by git, and
+a real SMTP server."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from scanner.embedded.git_server import GitServer, git
 from scanner.git.guard import ConnectGuard
@@ -115,3 +125,81 @@ def fetch(fetcher: SmartHttpFetcher) -> Callable[..., bytes]:
         return asyncio.run(once())
 
     return run
+
+
+@dataclass
+class SmtpServer:
+    """An SMTP server whose answers can be set; `got` holds (envelope recipients, message)."""
+
+    port: int = 0
+    rcpt: str | None = None
+    data: str = "250 OK"
+    got: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
+    signed_in: list[LoginPassword] = field(default_factory=list)
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: Any
+    ) -> str:
+        if self.rcpt:
+            return self.rcpt
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(  # noqa: N802
+        self, _server: SMTP, _session: Session, envelope: Envelope
+    ) -> str:
+        if self.data.startswith("250"):
+            content = envelope.content
+            assert isinstance(content, bytes)
+            message = message_from_bytes(content, _class=EmailMessage, policy=default)
+            self.got.append((envelope.rcpt_tos, message))
+        return self.data
+
+    def check(self, _server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> Any:
+        self.signed_in.append(data)
+        return AuthResult(success=data.password == b"p@ss/word:1", handled=False)
+
+
+@contextmanager
+def serving_smtp(server: SmtpServer, *, auth: bool = False) -> Iterator[SmtpServer]:
+    """Run the server in a thread of its own; its socket listens before the thread starts."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    server.port = listener.getsockname()[1]
+    loop = asyncio.new_event_loop()
+    finished = asyncio.Event()
+    extra: dict[str, Any] = (
+        {"auth_require_tls": False, "authenticator": server.check} if auth else {}
+    )
+
+    async def main() -> None:
+        accepting = await loop.create_server(
+            lambda: SMTP(server, hostname="localhost", loop=loop, **extra), sock=listener
+        )
+        await finished.wait()
+        accepting.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[main()])
+    thread.start()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(finished.set)
+        thread.join()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+@pytest.fixture
+def smtp_server() -> Iterator[SmtpServer]:
+    with serving_smtp(SmtpServer()) as running:
+        yield running
+
+
+@pytest.fixture
+def smtp_server_with_sign_in() -> Iterator[SmtpServer]:
+    """One that knows who signs in: the password is p@ss/word:1."""
+    with serving_smtp(SmtpServer(), auth=True) as running:
+        yield running

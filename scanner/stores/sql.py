@@ -92,16 +92,19 @@ class SqlTokenStore:
 
     def revoke(self, token_id: str, incident_id: str) -> bool:
         """One conditional update that carries its cause, committed alone (law 4)."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                update(tokens)
-                .where(tokens.c.id == token_id, tokens.c.state == "active")
-                .values(state="revoked", revoked_by=incident_id, revoked_at=now_ms(connection))
-            )
-        with reader(self._engine).connect() as connection:
-            cause = connection.execute(
-                select(tokens.c.revoked_by).where(tokens.c.id == token_id)
-            ).scalar_one_or_none()
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    update(tokens)
+                    .where(tokens.c.id == token_id, tokens.c.state == "active")
+                    .values(state="revoked", revoked_by=incident_id, revoked_at=now_ms(connection))
+                )
+            with reader(self._engine).connect() as connection:
+                cause = connection.execute(
+                    select(tokens.c.revoked_by).where(tokens.c.id == token_id)
+                ).scalar_one_or_none()
+        except OperationalError as error:
+            raise StoreUnavailableError("The built-in token store did not answer.") from error
         return cause == incident_id
 
     def authenticate(self, secret: Secret) -> TokenRecord | None:

@@ -83,3 +83,9 @@ def leak() -> Callable[..., Notice]:
         return Notice.from_json(data)
 
     return build
+
+
+@pytest.fixture
+def server(smtp_server):
+    """The mail server under the short name it has among the mail's own tests."""
+    return smtp_server

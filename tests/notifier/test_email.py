@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from email import message_from_bytes
-from email.message import EmailMessage
-from email.policy import default
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from notifier.channels.email import EmailChannel
 from notifier.errors import DeliveryError
@@ -25,85 +17,13 @@ from notifier.render import Renderer
 
 BuildLeak = Callable[..., Notice]
 SENDER = "Patrol <patrol@patrol.example>"
-PASSWORD = "p@ss/word:1"
-
-
-@dataclass
-class Server:
-    """An SMTP server with set answers; `got` holds (envelope recipients, message)."""
-
-    port: int = 0
-    rcpt: str | None = None
-    data: str = "250 OK"
-    got: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
-    signed_in: list[LoginPassword] = field(default_factory=list)
-
-    async def handle_RCPT(  # noqa: N802
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: Any
-    ) -> str:
-        if self.rcpt:
-            return self.rcpt
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(  # noqa: N802
-        self, _server: SMTP, _session: Session, envelope: Envelope
-    ) -> str:
-        if self.data.startswith("250"):
-            content = envelope.content
-            assert isinstance(content, bytes)
-            message = message_from_bytes(content, _class=EmailMessage, policy=default)
-            self.got.append((envelope.rcpt_tos, message))
-        return self.data
-
-    def check(self, _server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> Any:
-        self.signed_in.append(data)
-        return AuthResult(success=data.password == PASSWORD.encode(), handled=False)
-
-
-@contextmanager
-def serving(server: Server, *, auth: bool = False) -> Iterator[Server]:
-    """Run the server in a thread of its own; its socket listens before the thread starts."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
-    server.port = listener.getsockname()[1]
-    loop = asyncio.new_event_loop()
-    finished = asyncio.Event()
-    extra: dict[str, Any] = (
-        {"auth_require_tls": False, "authenticator": server.check} if auth else {}
-    )
-
-    async def main() -> None:
-        accepting = await loop.create_server(
-            lambda: SMTP(server, hostname="localhost", loop=loop, **extra), sock=listener
-        )
-        await finished.wait()
-        accepting.close()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=[main()])
-    thread.start()
-    try:
-        yield server
-    finally:
-        loop.call_soon_threadsafe(finished.set)
-        thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving(Server()) as running:
-        yield running
 
 
 def send(port: int, notice: Notice, timeout: float = 5) -> str:
     return notify(notice, EmailChannel(f"smtp://127.0.0.1:{port}", SENDER, timeout), Renderer())
 
 
-def test_a_notice_arrives_whole(server: Server, leak: BuildLeak) -> None:
+def test_a_notice_arrives_whole(server, leak: BuildLeak) -> None:
     notice = leak()
     subject = send(server.port, notice)
     ((recipients, message),) = server.got
@@ -125,13 +45,13 @@ def test_a_notice_arrives_whole(server: Server, leak: BuildLeak) -> None:
     assert html.get_content().replace("\r\n", "\n").rstrip() == rendered.html.rstrip()
 
 
-def test_every_attempt_carries_the_same_message_id(server: Server, leak: BuildLeak) -> None:
+def test_every_attempt_carries_the_same_message_id(server, leak: BuildLeak) -> None:
     for _ in range(2):
         send(server.port, leak())
     assert len({message["Message-ID"] for _, message in server.got}) == 1
 
 
-def test_a_hostile_token_name_adds_no_header(server: Server, leak: BuildLeak) -> None:
+def test_a_hostile_token_name_adds_no_header(server, leak: BuildLeak) -> None:
     send(server.port, leak(token_name="x\r\nBcc: mia@evil.example\r\n\r\nbody"))
     ((recipients, message),) = server.got
     assert recipients == ["mia.berg@contoso.example"]
@@ -140,7 +60,7 @@ def test_a_hostile_token_name_adds_no_header(server: Server, leak: BuildLeak) ->
 
 
 def test_a_reply_to_that_is_no_address_is_left_out(
-    server: Server, leak_json: dict[str, Any], caplog: pytest.LogCaptureFixture
+    server, leak_json: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     leak_json["reply_to"] = "the security team"
     with caplog.at_level(logging.WARNING):
@@ -150,19 +70,20 @@ def test_a_reply_to_that_is_no_address_is_left_out(
 
 
 @pytest.mark.parametrize(
-    ("answering", "permanent", "status"),
+    ("command", "answer", "permanent", "status"),
     [
-        (Server(rcpt="451 4.7.1 Later, mia"), False, "recipient (451 4.7.1)"),
-        (Server(rcpt="550 5.1.1 No such user mia"), True, "recipient (550 5.1.1)"),
-        (Server(data="451 Later, mia"), False, "message (451)"),
-        (Server(data="554 5.7.1 ci-deploy looks like spam"), True, "message (554 5.7.1)"),
-        (Server(data="421 4.3.2 Shutting down, mia"), False, "421"),
+        ("rcpt", "451 4.7.1 Later, mia", False, "recipient (451 4.7.1)"),
+        ("rcpt", "550 5.1.1 No such user mia", True, "recipient (550 5.1.1)"),
+        ("data", "451 Later, mia", False, "message (451)"),
+        ("data", "554 5.7.1 ci-deploy looks like spam", True, "message (554 5.7.1)"),
+        ("data", "421 4.3.2 Shutting down, mia", False, "421"),
     ],
 )
 def test_the_servers_answer_decides(
-    leak: BuildLeak, answering: Server, permanent: bool, status: str
+    server, leak: BuildLeak, command: str, answer: str, permanent: bool, status: str
 ) -> None:
-    with serving(answering) as server, pytest.raises(DeliveryError) as caught:
+    setattr(server, command, answer)
+    with pytest.raises(DeliveryError) as caught:
         send(server.port, leak())
     assert caught.value.permanent is permanent
     assert status in str(caught.value)
@@ -192,7 +113,7 @@ def test_a_server_that_says_nothing_times_out(leak: BuildLeak) -> None:
     "address", ["not an address", "a@b\r\nRCPT TO:<c@d>", "@", "<a@b>", "a,b@c"]
 )
 def test_an_address_that_is_none_is_permanent(
-    server: Server, leak_json: dict[str, Any], address: str
+    server, leak_json: dict[str, Any], address: str
 ) -> None:
     leak_json["to"] = address
     with pytest.raises(DeliveryError, match="address is not usable") as caught:
@@ -201,18 +122,14 @@ def test_an_address_that_is_none_is_permanent(
     assert server.got == []
 
 
-def test_an_address_the_server_cannot_take_is_permanent(
-    server: Server, leak_json: dict[str, Any]
-) -> None:
+def test_an_address_the_server_cannot_take_is_permanent(server, leak_json: dict[str, Any]) -> None:
     leak_json["to"] = "zoë@contoso.example"
     with pytest.raises(DeliveryError, match="not ASCII") as caught:
         send(server.port, Notice.from_json(leak_json))
     assert caught.value.permanent is True
 
 
-def test_a_server_without_tls_gets_no_mail_when_tls_is_wanted(
-    server: Server, leak: BuildLeak
-) -> None:
+def test_a_server_without_tls_gets_no_mail_when_tls_is_wanted(server, leak: BuildLeak) -> None:
     for scheme in ("smtp+starttls", "smtps"):
         channel = EmailChannel(f"{scheme}://127.0.0.1:{server.port}", SENDER, 5)
         with pytest.raises(DeliveryError) as caught:
@@ -221,22 +138,22 @@ def test_a_server_without_tls_gets_no_mail_when_tls_is_wanted(
     assert server.got == []
 
 
-def test_user_and_password_come_from_the_url(leak: BuildLeak) -> None:
+def test_user_and_password_come_from_the_url(smtp_server_with_sign_in, leak: BuildLeak) -> None:
+    server = smtp_server_with_sign_in
     mail = Renderer().render(leak())
-    with serving(Server(), auth=True) as server:
-        url = f"smtp://mia:p%40ss%2Fword%3A1@127.0.0.1:{server.port}"
-        EmailChannel(url, SENDER, 5).send(leak(), mail)
-        assert server.signed_in[0].login == b"mia"
-        assert len(server.got) == 1
-        for wrong, said in (("wr0ng-hush", "sign-in \\(535\\)"), ("hush-%C3%A9", "connecting")):
-            channel = EmailChannel(f"smtp://mia:{wrong}@127.0.0.1:{server.port}", SENDER, 5)
-            with pytest.raises(DeliveryError, match=said) as caught:
-                channel.send(leak(), mail)
-            assert caught.value.permanent is False  # an operator can mend it
-            assert caught.value.__cause__ is None
-            assert caught.value.__suppress_context__
-            assert "hush" not in str(caught.value)
-        assert len(server.got) == 1
+    url = f"smtp://mia:p%40ss%2Fword%3A1@127.0.0.1:{server.port}"
+    EmailChannel(url, SENDER, 5).send(leak(), mail)
+    assert server.signed_in[0].login == b"mia"
+    assert len(server.got) == 1
+    for wrong, said in (("wr0ng-hush", "sign-in \\(535\\)"), ("hush-%C3%A9", "connecting")):
+        channel = EmailChannel(f"smtp://mia:{wrong}@127.0.0.1:{server.port}", SENDER, 5)
+        with pytest.raises(DeliveryError, match=said) as caught:
+            channel.send(leak(), mail)
+        assert caught.value.permanent is False  # an operator can mend it
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+        assert "hush" not in str(caught.value)
+    assert len(server.got) == 1
 
 
 def test_the_password_is_never_shown() -> None:

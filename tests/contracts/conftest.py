@@ -1,0 +1,159 @@
+"""Token stores under their contract, each with what the world does to its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import cycle
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from sqlalchemy import update
+
+from scanner.db.clock import from_datetime
+from scanner.db.engine import create_database_engine
+from scanner.db.schema import owners, tokens
+from scanner.db.upgrade import upgrade_database
+from scanner.matcher.mask import mask
+from scanner.matcher.pattern import Pattern, Ruleset
+from scanner.model import Secret
+from scanner.patterns.generate import generate
+from scanner.ports import TokenStore
+from scanner.settings import Key
+from scanner.stores.memory import MemoryTokenStore
+from scanner.stores.sql import SqlTokenStore, ensure_owner
+
+NewSecret = Callable[[], Secret]
+NOW, MONTH = timedelta(), timedelta(days=30)
+MAIL, CONTACT = "ada@acme.example", "security@acme.example"
+SCOPES = ("read", "write")
+
+
+class Bench(Protocol):
+    """A store to be tested, and hands that its port does not have."""
+
+    @property
+    def store(self) -> TokenStore: ...
+
+    def issue(
+        self, secret: Secret, owner: str = "Ada", begins: timedelta = NOW, ends: timedelta = MONTH
+    ) -> str:
+        """Issue a token that is valid from and until then, reckoned from now."""
+        ...
+
+    def disable_owner(self, owner: str) -> None: ...
+
+    def revoke_by_hand(self, token_id: str) -> bool: ...
+
+    def take_away(self) -> TokenStore:
+        """Return a store of this kind that does not answer."""
+        ...
+
+
+class SqlBench:
+    """The built-in store, in a database of its own on disk."""
+
+    def __init__(self, folder: Path, pattern: Pattern) -> None:
+        self._folder = folder
+        self._pattern = pattern
+        self._owners: set[str] = set()
+        self._keys = (Key("k2", b"newer" * 8), Key("k1", b"older" * 8))
+        self._engine = create_database_engine(f"sqlite:///{folder / 'patrol.db'}")
+        upgrade_database(self._engine)
+        self.store = SqlTokenStore(self._engine, self._keys)
+        before_rotation = SqlTokenStore(self._engine, self._keys[1:])
+        self._issuers = cycle([before_rotation, self.store])  # some tokens are older than a key
+
+    def issue(
+        self, secret: Secret, owner: str = "Ada", begins: timedelta = NOW, ends: timedelta = MONTH
+    ) -> str:
+        if owner not in self._owners:
+            with self._engine.begin() as connection:
+                ensure_owner(connection, "Acme", owner, MAIL, CONTACT)
+            self._owners.add(owner)
+        token_id = next(self._issuers).issue(
+            secret,
+            organisation="Acme",
+            owner=owner,
+            name="deploy",
+            pattern=self._pattern.id,
+            mask=mask(self._pattern, secret.reveal()),
+            scopes=SCOPES,
+            days=MONTH.days,
+            actor="operator",
+        )
+        if (begins, ends) == (NOW, MONTH):
+            return token_id
+        now = datetime.now(UTC)
+        times = {"valid_from": from_datetime(now + begins), "valid_to": from_datetime(now + ends)}
+        with self._engine.begin() as connection:
+            connection.execute(update(tokens).where(tokens.c.id == token_id).values(times))
+        return token_id
+
+    def disable_owner(self, owner: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(update(owners).where(owners.c.name == owner).values(disabled_at=1))
+
+    def revoke_by_hand(self, token_id: str) -> bool:
+        return self.store.revoke_by_hand(token_id, "Ada")
+
+    def take_away(self) -> TokenStore:
+        place = self._folder / "away.db"
+        place.mkdir()  # so that no database can be opened there
+        return SqlTokenStore(create_database_engine(f"sqlite:///{place}"), self._keys)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+class MemoryBench:
+    """The store in memory."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self._pattern = pattern
+        self.store = MemoryTokenStore()
+
+    def issue(
+        self, secret: Secret, owner: str = "Ada", begins: timedelta = NOW, ends: timedelta = MONTH
+    ) -> str:
+        now = datetime.now(UTC)
+        return self.store.issue(
+            secret,
+            organisation_contact=CONTACT,
+            owner=owner,
+            owner_email=MAIL,
+            name="deploy",
+            pattern=self._pattern.id,
+            mask=mask(self._pattern, secret.reveal()),
+            scopes=SCOPES,
+            valid_from=now + begins,
+            valid_to=now + ends,
+        )
+
+    def disable_owner(self, owner: str) -> None:
+        self.store.disable_owner(owner)
+
+    def revoke_by_hand(self, token_id: str) -> bool:
+        return self.store.revoke_by_hand(token_id, "Ada")
+
+    def take_away(self) -> TokenStore:
+        self.store.is_available = False
+        return self.store
+
+
+@pytest.fixture
+def new_secret(ruleset: Ruleset) -> NewSecret:
+    pattern = next(p for p in ruleset.patterns if p.id == "npm-access-token")
+    return lambda: generate(pattern)
+
+
+@pytest.fixture(params=["built-in", "memory"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path, ruleset: Ruleset) -> Iterator[Bench]:
+    pattern = next(p for p in ruleset.patterns if p.id == "npm-access-token")
+    if request.param == "memory":
+        yield MemoryBench(pattern)
+        return
+    made = SqlBench(tmp_path, pattern)
+    yield made
+    made.close()
