@@ -28,14 +28,14 @@ lint: setup-test ## style, types and the import order
 	$(BIN)/lint-imports
 
 test: lint ## lint, then every test
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --ignore=tests/bench
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 format: setup-test ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-test ## measure
-	$(BIN)/python -m pytest tests/bench -q
+bench: setup-test ## measure, and print the tables of docs/benchmarks.md
+	$(BIN)/python tests/bench
 
 # For maintainers only: needs uv on PATH, or UV=... . UPGRADE=--upgrade takes new versions too.
 # requires-python is the lower bound, so the locks hold from 3.11.0 on (Redis needs a backport before 3.11.3).
