@@ -70,10 +70,13 @@ class Matcher:
         if self._database is None:
             return []
         with memoryview(data) as base, base.cast("B") as view:
+            windows = self._windows(view)
+            if not windows:  # most of what there is holds nothing
+                return []
             found = [
                 candidate
-                for rule, windows in enumerate(self._windows(view))
-                for candidate in self._confirm(rule, view, windows)
+                for rule, joined in windows.items()
+                for candidate in self._confirm(rule, view, joined)
             ]
         return sorted(found, key=lambda candidate: (candidate.start, candidate.pattern))
 
@@ -91,24 +94,40 @@ class Matcher:
         pieces.append(data[position:])
         return b"".join(pieces).decode("utf-8", "surrogateescape")
 
-    def _windows(self, view: memoryview) -> list[list[tuple[int, int]]]:
-        """For each rule, the joined stretches of `view` that hold every match of it."""
-        windows: list[list[tuple[int, int]]] = [[] for _ in self._rules]
-        ends: list[list[int]] = [[] for _ in self._rules]
+    def _windows(self, view: memoryview) -> dict[int, list[tuple[int, int]]]:
+        """For each rule that may match, the joined stretches of `view` that hold its matches."""
+        windows: dict[int, list[tuple[int, int]]] = {}
+        reported: list[tuple[int, int]] = []
 
         def report(rule: int, _start: int, end: int, _flags: int, _context: Any) -> None:
-            ends[rule].append(end)
+            reported.append((rule, end))
 
-        scratch = self._scratch()
+        scan, scratch = self._database.scan, self._scratch()
+        if len(view) <= self._slice:
+            scan(view, match_event_handler=report, scratch=scratch)
+            self._note(windows, 0, reported)
+            return windows
         for begin in range(0, len(view), self._slice):
             low = max(0, begin - self._overlap)  # a match across the seam lies whole in here
             with view[low : begin + self._slice] as piece:
-                self._database.scan(piece, match_event_handler=report, scratch=scratch)
-            for rule, rule_ends in enumerate(ends):
-                if rule_ends:
-                    _join(windows[rule], low, rule_ends, self._rules[rule][0].max_width)
-                    rule_ends.clear()
+                scan(piece, match_event_handler=report, scratch=scratch)
+            self._note(windows, low, reported)
+            reported.clear()
         return windows
+
+    def _note(
+        self,
+        windows: dict[int, list[tuple[int, int]]],
+        offset: int,
+        reported: Iterable[tuple[int, int]],
+    ) -> None:
+        """Add the windows of what Hyperscan reported of the piece that begins at `offset`."""
+        ends: dict[int, list[int]] = {}
+        for rule, end in reported:
+            ends.setdefault(rule, []).append(end)
+        for rule, rule_ends in ends.items():
+            width = self._rules[rule][0].max_width
+            _join(windows.setdefault(rule, []), offset, rule_ends, width)
 
     def _scratch(self) -> Any:
         """This thread's own working memory: Hyperscan refuses one that is in use."""
