@@ -32,7 +32,10 @@ from scanner.patterns.loader import load
 class Repository:
     """A bare repository on the server and a clone to commit in."""
 
-    def __init__(self, server: GitServer, name: str, folder: Path, object_format: str) -> None:
+    def __init__(
+        self, server: GitServer, name: str, folder: Path, object_format: str = "sha1"
+    ) -> None:
+        self.name = name
         self.bare = server.create(name, object_format)
         self.url = f"{server.url}/{name}.git"
         self.clone = folder / name.replace("/", "-")
@@ -42,13 +45,15 @@ class Repository:
     def git(self, *arguments: str) -> str:
         return git(*arguments, cwd=self.clone)
 
-    def commit(self, files: Mapping[str, str | bytes], message: str = "change") -> str:
+    def commit(
+        self, files: Mapping[str, str | bytes], message: str = "change", *options: str
+    ) -> str:
         for name, content in files.items():
             path = self.clone / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+        self.git("commit", "--quiet", "--allow-empty", "-m", message, *options)
         return self.git("rev-parse", "HEAD")
 
     def push(self, *refs: str) -> None:
@@ -78,6 +83,11 @@ def ruleset() -> Ruleset:
 
 
 @pytest.fixture(scope="session")
+def make_repository() -> type[Repository]:
+    return Repository
+
+
+@pytest.fixture(scope="session")
 def matcher(ruleset: Ruleset) -> Matcher:
     return Matcher(ruleset)
 
@@ -96,7 +106,7 @@ def git_server(tmp_path: Path) -> Iterator[GitServer]:
 
 @pytest.fixture
 def repository(git_server: GitServer, tmp_path: Path) -> Repository:
-    return Repository(git_server, "acme/app", tmp_path, "sha1")
+    return Repository(git_server, "acme/app", tmp_path)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from sqlalchemy import Select
 from scanner.bootstrap import Services
 from scanner.db.engine import reader
 from scanner.db.upgrade import upgrade_database
-from scanner.embedded.git_server import GitServer, git
+from scanner.embedded.git_server import GitServer
 from scanner.embedded.mail_catcher import MailStore
 from scanner.matcher.mask import mask
 from scanner.patterns.generate import generate
@@ -53,36 +53,13 @@ def until(what: str, look: Callable[[], T]) -> T:
     return answer
 
 
-class Checkout:
-    """A bare repository on the git server and a clone of it."""
-
-    def __init__(self, server: GitServer, folder: Path, name: str) -> None:
-        self.name = name
-        self.bare = server.create(name)
-        self.clone = folder / name.replace("/", "-")
-        git("clone", "--quiet", str(self.bare), str(self.clone))
-
-    def git(self, *arguments: str) -> str:
-        return git(*arguments, cwd=self.clone)
-
-    def commit(self, files: Mapping[str, str], message: str = "A change", *extra: str) -> str:
-        for path, content in files.items():
-            file = self.clone / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "-m", message, *extra)
-        return self.git("rev-parse", "HEAD")
-
-    def push(self, *refs: str) -> None:
-        self.git("push", "--quiet", "--force", "origin", *(refs or ("HEAD:refs/heads/main",)))
-
-
 class House:
     """One installation: its folder, settings, services (to issue and to look), processes."""
 
-    def __init__(self, folder: Path, server: GitServer, **settings: Any) -> None:
-        self.folder, self.server = folder, server
+    def __init__(
+        self, folder: Path, server: GitServer, make_repository: Callable[..., Any], **settings: Any
+    ) -> None:
+        self.folder, self.server, self._make_repository = folder, server, make_repository
         self.data = folder / "data"
         values = {
             "data_dir": self.data,
@@ -162,8 +139,9 @@ class House:
         )  # fmt: skip
         return secret.reveal().decode(), token_id
 
-    def repository(self, name: str) -> Checkout:
-        return Checkout(self.server, self.folder / "clones", name)
+    def repository(self, name: str) -> Any:
+        """A repository on the git server and a clone to commit in."""
+        return self._make_repository(self.server, name, self.folder / "clones")
 
     def push_event(self, name: str, before: str, after: str, **fields: Any) -> bytes:
         event = {
@@ -215,12 +193,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
 
 @pytest.fixture(scope="module")
 def build_house(
-    tmp_path_factory: pytest.TempPathFactory, server: GitServer
+    tmp_path_factory: pytest.TempPathFactory,
+    server: GitServer,
+    make_repository: Callable[..., Any],
 ) -> Iterator[Callable[..., House]]:
     built: list[House] = []
 
     def build(**settings: Any) -> House:
-        built.append(House(tmp_path_factory.mktemp("house"), server, **settings))
+        folder = tmp_path_factory.mktemp("house")
+        built.append(House(folder, server, make_repository, **settings))
         return built[-1]
 
     yield build
