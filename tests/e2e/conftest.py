@@ -74,6 +74,7 @@ class House:
             "PATH": os.environ["PATH"],
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
+            "PYTHONPATH": str(ROOT),  # this checkout, whatever is installed
             **{f"PATROL_{name.upper()}": str(value) for name, value in values.items()},
         }
         self.services = Services(load_settings(values))

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -23,14 +25,19 @@ def free_port() -> int:
 
 def environment(folder: Path) -> dict[str, str]:
     ports = {f"PATROL_{name}": str(free_port()) for name in ("PORT", "SMTP_PORT", "MAIL_PORT")}
-    return {"PATH": os.environ["PATH"], "PATROL_DATA_DIR": str(folder), **ports}
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "PATROL_DATA_DIR": str(folder),
+        **ports,
+    }
 
 
 def patrol(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scanner.cli", *arguments],
         env=env,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
@@ -152,7 +159,7 @@ def test_afterwards_it_stays_up_and_ctrl_c_stops_it(tmp_path: Path) -> None:
     env = environment(tmp_path / "data")
     running = subprocess.Popen(
         [sys.executable, "-m", "scanner.cli", "demo", "--stay"],
-        env=env, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True,
+        env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     assert running.stdout is not None
