@@ -19,7 +19,7 @@ setup-test: ## the same, with what the tests need
 	@scripts/setup.sh test
 
 run: setup ## the main job, end to end, then stay up
-	@$(BIN)/patrol demo --stay
+	@$(BIN)/patrol demo
 
 lint: setup-test ## style, types and the import order
 	$(BIN)/ruff check .

@@ -27,11 +27,11 @@ from scanner.db.upgrade import upgrade_database
 from scanner.embedded.git_server import GitServer, git
 from scanner.embedded.mail_catcher import MailStore
 from scanner.embedded.supervisor import Supervisor, mail_directory
-from scanner.errors import FinalError
+from scanner.errors import ConfigurationError, FinalError
 from scanner.matcher.mask import mask
 from scanner.model import AuditAction, Secret
 from scanner.patterns.generate import generate
-from scanner.settings import load_settings
+from scanner.settings import Settings, load_settings
 from scanner.stores.sql import ensure_owner
 from scanner.tasks import seal_all
 
@@ -232,15 +232,16 @@ class _Demo:
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="end after the story (the default)")
-@click.option("--stay", is_flag=True, help="stay up afterwards, as patrol up does")
-def demo(once: bool, stay: bool) -> None:
-    """Issue a token, leak it in a real push, watch it found, revoked, mailed and audited."""
-    if once and stay:
-        raise click.UsageError("--once and --stay exclude each other")
+@click.option("--once", is_flag=True, help="end after the story instead of staying up")
+def demo(*, once: bool) -> None:
+    """Issue a token, leak it in a real push, watch it found, revoked, mailed and audited.
+
+    Everything happens on this machine, in the data directory; then it stays up, as patrol up does.
+    """
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     git("--version")
     first = load_settings()
+    _refuse_real_services(first)
     with (
         TemporaryDirectory(prefix="patrol-demo-") as folder,
         GitServer(Path(folder) / "served") as server,
@@ -265,7 +266,7 @@ def demo(once: bool, stay: bool) -> None:
             story.push_story()
             story.watch_story()
             _verify(story)
-            if stay:
+            if not once:
                 click.echo()
                 addresses(built)
                 try:
@@ -273,6 +274,15 @@ def demo(once: bool, stay: bool) -> None:
                 except KeyboardInterrupt:
                     click.echo("Stopping.")
     seal_all(built)
+
+
+def _refuse_real_services(settings: Settings) -> None:
+    """The story must reach nobody's real database, workers or mailboxes."""
+    for name in ("database_url", "broker_url", "smtp_url"):
+        if getattr(settings, name) is not None:
+            raise ConfigurationError(
+                f"The demo is for this machine alone; unset PATROL_{name.upper()} to run it."
+            )
 
 
 def _verify(story: _Demo) -> None:

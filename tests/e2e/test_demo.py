@@ -148,6 +148,15 @@ def test_no_data_directory_is_one_sentence(tmp_path: Path) -> None:
         assert str(folder) in done.stderr
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "BROKER_URL", "SMTP_URL"])
+def test_it_reaches_no_real_service(tmp_path: Path, name: str) -> None:
+    env = environment(tmp_path / "data") | {f"PATROL_{name}": "smtp://mail.example"}
+    done = patrol(env, "demo", "--once")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"unset PATROL_{name}" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_missing_git_is_one_sentence(tmp_path: Path) -> None:
     done = patrol(environment(tmp_path / "data") | {"PATH": str(tmp_path)}, "demo", "--once")
     assert (done.returncode, done.stdout) == (2, "")
@@ -158,7 +167,7 @@ def test_a_missing_git_is_one_sentence(tmp_path: Path) -> None:
 def test_afterwards_it_stays_up_and_ctrl_c_stops_it(tmp_path: Path) -> None:
     env = environment(tmp_path / "data")
     running = subprocess.Popen(
-        [sys.executable, "-m", "scanner.cli", "demo", "--stay"],
+        [sys.executable, "-m", "scanner.cli", "demo"],
         env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
