@@ -123,7 +123,8 @@ class Scanner:
         if row["source"] == "watch":
             refs = await self.fetcher.list_refs(url)
             heads = tuple(sorted(set(refs.values())))
-            return _Request(url, heads, heads, tuple(known), names=tuple(refs.items()))
+            names = tuple((object_id, name) for name, object_id in refs.items())
+            return _Request(url, heads, heads, tuple(known), names=names)
         after, before = row["after"], row["before"]
         heads = () if _is_zero(after) else (after,)
         # A forced push or a deleted branch orphans commits that stay public by their hash.
