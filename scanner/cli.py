@@ -10,23 +10,33 @@ import click
 from scanner import __version__
 from scanner.errors import PatrolError
 
-_COMMANDS = {  # name -> (module, one line of help); read without importing anything heavy
-    "up": ("service", "web, worker, beat, broker and mail catcher in one command"),
-    "demo": ("demo", "leak a token in a real push and watch it found, revoked, mailed"),
-    "scan": ("scan", "find tokens in a folder, a git repository or standard input"),
-    "patterns": ("patterns", "list and test token patterns"),
-    "tokens": ("tokens", "issue, list, show and revoke tokens of the built-in store"),
-    "policy": ("policy", "show and set what happens to a leaked token"),
-    "leaks": ("leaks", "list and show leaks"),
-    "audit": ("audit", "list and verify the audit trail"),
-    "watch": ("watch", "repositories that are scanned on a schedule"),
-    "web": ("service", "run the web process"),
-    "worker": ("service", "run a worker"),
-    "beat": ("service", "run the scheduler (one instance)"),
-    "mail": ("service", "run the embedded mail catcher"),
-    "db": ("database", "upgrade the database"),
-    "doctor": ("doctor", "check every connection and say what to do"),
+# group -> name -> (module, one line of help); read without importing anything heavy
+_GROUPS = {
+    "Start here": {
+        "demo": ("demo", "leak a token in a real push; watch it found, revoked, mailed"),
+        "up": ("service", "web, worker, beat, broker and mail catcher in one command"),
+        "doctor": ("doctor", "check every connection and say what to do"),
+    },
+    "Look": {
+        "scan": ("scan", "find tokens in a folder, a git repository or a pipe"),
+        "patterns": ("patterns", "list and test token patterns"),
+        "leaks": ("leaks", "list and show leaks"),
+        "audit": ("audit", "list and verify the audit trail"),
+    },
+    "Decide": {
+        "tokens": ("tokens", "issue, list, show and revoke tokens of the built-in store"),
+        "policy": ("policy", "show and set what happens to a leaked token"),
+        "watch": ("watch", "repositories that are scanned on a schedule"),
+    },
+    "Run": {
+        "web": ("service", "take webhooks, serve the API"),
+        "worker": ("service", "do the work"),
+        "beat": ("service", "start what is due (one instance)"),
+        "mail": ("service", "catch mail and show it on a page"),
+        "db": ("database", "upgrade the database"),
+    },
 }
+_COMMANDS = {name: module for group in _GROUPS.values() for name, (module, _) in group.items()}
 
 
 class _Map(click.Group):
@@ -36,13 +46,15 @@ class _Map(click.Group):
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"scanner.commands.{_COMMANDS[name][0]}")
+        module = importlib.import_module(f"scanner.commands.{_COMMANDS[name]}")
         command: click.Command = getattr(module, name)
         return command
 
     def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        width = max(map(len, _COMMANDS))
+        for title, group in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in group.items()])
 
 
 @click.command(cls=_Map)

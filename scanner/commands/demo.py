@@ -9,6 +9,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,7 @@ from sqlalchemy import select
 from scanner.bootstrap import Services
 from scanner.commands.service import addresses
 from scanner.db import audit, policies, watches
-from scanner.db.clock import now_ms, to_datetime
+from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.schema import audit_events, incidents, outbox, scans, sightings, tokens
 from scanner.db.upgrade import upgrade_database
@@ -40,10 +41,13 @@ _ORGANISATION, _OWNER = "Contoso", "Ada Byron"
 _ZEROS = "0" * 40
 
 
-def _line(at: int | None, what: str) -> None:
-    moment = to_datetime(at)
-    stamp = moment.strftime("%H:%M:%S.%f")[:-3] if moment else " " * 12
-    click.echo(f"  {stamp}  {what}")
+def _line(at: int, what: str) -> None:
+    moment = datetime.fromtimestamp(at / 1000, UTC)
+    click.echo(f"  {moment:%H:%M:%S}.{at % 1000:03d}  {what}")
+
+
+def _more(what: str) -> None:
+    click.echo(f"      {what}")
 
 
 class _Demo:
@@ -158,6 +162,8 @@ class _Demo:
         query = select(incidents).where(incidents.c.token_id == token_id)
         row = self.until("the store's proof", lambda: self.row(query))
         _line(row["opened_at"], f"store says        {row['validity']}: {row['token']['name']}")
+        place = self.row(select(sightings).where(sightings.c.incident_id == row["id"]))
+        _more(f"in {place['path']}, line {place['line']}, commit {place['commit'][:10]}")
         token = self.until(
             "the revocation",
             lambda: self._with(select(tokens).where(tokens.c.id == token_id), "revoked_at"),
@@ -179,22 +185,22 @@ class _Demo:
             "the mail",
             lambda: self._with(select(outbox).where(outbox.c.incident_id == row["id"]), "sent_at"),
         )
-        _line(sent["sent_at"], f"mail delivered    {self.mail(sent['id'])}")
+        _line(sent["sent_at"], f"mail delivered    to {sent['notice']['to']}")
+        for line in self.mail(sent["id"]):
+            _more(line)
         status = self.status(secret)
         if status != 401:
             raise FinalError(f"The revoked token was answered {status}, not 401.")
         _line(self.now(), "used again        refused (401)")
-        place = self.row(select(sightings).where(sightings.c.incident_id == row["id"]))
-        _line(None, f"found in          {place['path']}, line {place['line']}")
 
-    def mail(self, outbox_id: str) -> str:
+    def mail(self, outbox_id: str) -> tuple[str, str]:
         """Read the mail back from the catcher; returns its subject and its address."""
         store = MailStore(mail_directory(self.built.settings))
         for mail_id in store.ids():
             message = store.read(mail_id)
             if message is not None and outbox_id in str(message["Message-ID"]):
                 port = self.built.settings.mail_port
-                return f"{message['Subject']}\n{' ' * 16}http://127.0.0.1:{port}/mail/{mail_id}"
+                return str(message["Subject"]), f"http://127.0.0.1:{port}/mail/{mail_id}"
         raise FinalError("The mail was sent, but is not in the mailbox.")
 
     def push_story(self) -> None:
