@@ -71,6 +71,25 @@ def test_the_demo_shows_every_step_of_both_stories(told) -> None:
     assert "by beat" in output
 
 
+def test_the_readme_shows_what_it_prints(told) -> None:
+    _, output, _ = told
+
+    def normal(text: str) -> list[str]:
+        text = re.sub(r"\b\d\d:\d\d:\d\d\.\d{3}\b", "TIME", text)
+        text = re.sub(r"\b\d{20}-[0-9a-f]{8}\b", "MAIL", text)
+        text = re.sub(r"\b[0-9a-f]{10}\b|(?<=-)[0-9a-f]{6}\b", "ID", text)
+        text = re.sub(r"127\.0\.0\.1:\d+|\d+ bytes", "HERE", text)
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = normal(readme[readme.index("    1. A push leaks") : readme.index("Then the mail")])
+    printed = normal(output)
+    begin, cut = printed.index(shown[0]), shown.index("…")
+    assert shown[:cut] == printed[begin : begin + cut]
+    assert shown[cut + 1 :] == printed[-1:]
+    assert max(map(len, output.splitlines())) <= 80
+
+
 def test_one_incident_one_mail_a_token_and_a_whole_trail(told) -> None:
     env, _, folder = told
     with sqlite3.connect(folder / "patrol.db") as database:
