@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, literal, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from scanner.db import audit
@@ -95,48 +95,61 @@ def add_sighting(
     path: str,
     key: Key,
 ) -> bool:
-    """Record one place, once; `path` is masked by the caller.
+    """Record one place, once; `path` is masked by the caller. A place whose token the store did not
+    know then and knows now joins its incident.
 
     False: it was known already, or only counted.
     """
     candidate, place = found.candidate, found.place
-    if incident_id is not None:
-        count = connection.execute(
-            select(incidents.c.sightings).where(incidents.c.id == incident_id)
-        ).scalar_one()
-        if count >= _MOST_SIGHTINGS:
+    identity = {
+        "repository_id": scan["repository_id"],
+        "object_id": place.object_id,
+        "path": path,
+        "start": candidate.start,
+        "pattern": candidate.pattern,
+    }
+    if incident_id is not None and _is_full(connection, incident_id):
+        where = [sightings.c[name] == value for name, value in identity.items()]
+        if connection.execute(select(sightings.c.id).where(*where)).first() is None:
             _count(connection, incident_id)
-            return False
+        return False
+    judged = {"incident_id": incident_id, "validity": lookup.validity.value}
     result = connection.execute(
         upsert(sightings)
         .values(
             id=new_id(),
-            incident_id=incident_id,
             scan_id=scan["id"],
-            repository_id=scan["repository_id"],
             fingerprint=fingerprint(key, candidate.pattern, candidate.secret),
             fingerprint_key=key.id,
-            pattern=candidate.pattern,
-            validity=lookup.validity.value,
             checksum=candidate.checksum.value,
             encoding=candidate.encoding,
-            object_id=place.object_id,
             object_kind=place.kind.value,
-            path=path,
             commit=place.commit,
             committed_at=from_datetime(place.committed_at),
             line=place.line,
             column=place.column,
-            start=candidate.start,
             seen_at=now_ms(connection),
+            **identity,
+            **judged,
         )
-        .on_conflict_do_nothing()
+        .on_conflict_do_update(
+            index_elements=list(identity),
+            set_=judged,
+            where=sightings.c.incident_id.is_(None) & literal(incident_id is not None),
+        )
     )
     if result.rowcount != 1:
         return False
     if incident_id is not None:
         _count(connection, incident_id)
     return True
+
+
+def _is_full(connection: Connection, incident_id: str) -> bool:
+    count = connection.execute(
+        select(incidents.c.sightings).where(incidents.c.id == incident_id)
+    ).scalar_one()
+    return bool(count >= _MOST_SIGHTINGS)
 
 
 def _count(connection: Connection, incident_id: str) -> None:
@@ -179,10 +192,10 @@ def list_incidents(
 def list_sightings(
     connection: Connection, incident_id: str, limit: int = 20
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return the first places of an incident, and how many rows there are in all."""
+    """Return the first places of an incident, and how many were seen in all, counted ones too."""
     total = connection.execute(
-        select(func.count()).where(sightings.c.incident_id == incident_id)
-    ).scalar_one()
+        select(incidents.c.sightings).where(incidents.c.id == incident_id)
+    ).scalar_one_or_none()
     rows = connection.execute(
         select(sightings, repositories.c.host, repositories.c.name, scans.c.received_at)
         .join(repositories, repositories.c.id == sightings.c.repository_id)
@@ -205,4 +218,4 @@ def list_sightings(
             "pushed_at": to_iso(row["received_at"]),
         }
         for row in rows
-    ], total
+    ], total or 0

@@ -18,7 +18,21 @@ from scanner.settings import Key
 
 
 def check_keys(connection: Connection, purpose: str, ring: Sequence[Key]) -> None:
-    """Compare the ring with the database's check values, recording new keys."""
+    """Compare the ring with the database's check values, recording new keys.
+
+    A new key is known by the company of one that was here before: a ring of new keys only is the
+    wrong ring, or has lost the keys that all there is was made with. Errors: `ConfigurationError`.
+    """
+    recorded = set(
+        connection.execute(
+            select(key_checks.c.key_id).where(key_checks.c.purpose == purpose)
+        ).scalars()
+    )
+    if recorded and recorded.isdisjoint(key.id for key in ring):
+        raise ConfigurationError(
+            f"No key for {purpose} is one this database was made with; put a new key before the "
+            f"old ones and keep these ({', '.join(sorted(recorded))})."
+        )
     for key in ring:
         value = hmac.new(key.value, f"patrol key check {purpose}".encode(), hashlib.sha256)
         connection.execute(

@@ -85,7 +85,8 @@ def claim(
         else:
             lease_until = now + patience.lease_ms
             values = {"state": RUNNING, "fence": fence, "lease_until": lease_until}
-            values["attempts"] = attempts
+            # Whatever stops this attempt says so itself; an error of the last one would mislead.
+            values |= {"attempts": attempts, "error": None}
             claims.append(Claim(row["id"], fence, attempts, row["retries"], dict(row)))
         connection.execute(update(table).where(table.c.id == row["id"]).values(values))
     return claims, parked
@@ -121,6 +122,13 @@ def settle(connection: Connection, table: Table, held: Claim, **values: Any) -> 
         .values(**values)
     )
     return result.rowcount == 1
+
+
+def renew(engine: Engine, table: Table, held: Claim, patience: Patience) -> bool:
+    """Begin the lease anew, just before what must not be done twice; False when it was lost."""
+    with engine.begin() as connection:
+        until = now_ms(connection) + patience.lease_ms
+        return settle(connection, table, held, lease_until=until)
 
 
 def finish(connection: Connection, table: Table, held: Claim, state: str, **values: Any) -> bool:
@@ -164,7 +172,7 @@ def retry_parked(connection: Connection, table: Table) -> int:
     result = connection.execute(
         update(table)
         .where(table.c.state == PARKED)
-        .values(state=PENDING, attempts=0, retries=0, available_at=now_ms(connection))
+        .values(state=PENDING, attempts=0, retries=0, available_at=now_ms(connection), error=None)
     )
     return result.rowcount
 

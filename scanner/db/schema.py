@@ -249,6 +249,14 @@ audit_events = Table(
     Index("audit_events_at", "at"),
 )
 
+# Events that wait for the sealer, in the order they were written: a trigger on audit_events adds.
+audit_queue = Table(
+    "audit_queue",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("event_id", String(24), nullable=False, unique=True),
+)
+
 audit_seals = Table(
     "audit_seals",
     metadata,

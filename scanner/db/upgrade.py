@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 
 from scanner.db.engine import reader
+from scanner.errors import ConfigurationError
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -21,9 +22,20 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 def upgrade_database(engine: Engine) -> None:
-    """Apply every missing migration in one transaction; safe to run twice and at once."""
+    """Apply every missing migration in one transaction; safe to run twice and at once.
+
+    Errors: `ConfigurationError` for a database that a newer version has upgraded.
+    """
     with engine.begin() as connection:
-        command.upgrade(_config(connection), "head")
+        config = _config(connection)
+        present = MigrationContext.configure(connection).get_current_revision()
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if present is not None and present not in known:
+            raise ConfigurationError(
+                f"The database is of a newer version (migration {present}); install that version "
+                "or restore a back-up."
+            )
+        command.upgrade(config, "head")
 
 
 def is_current(engine: Engine) -> bool:

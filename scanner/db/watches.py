@@ -13,11 +13,15 @@ from scanner.db.schema import new_id, repositories, watches
 from scanner.errors import FinalError
 from scanner.model import AuditAction
 
+_SHORTEST_SECONDS = 1
+
 
 def add_watch(
     connection: Connection, host: str, name: str, every_seconds: float, actor: str
 ) -> str:
     """Watch a repository from now on; the first scan is due at once."""
+    if every_seconds < _SHORTEST_SECONDS:
+        raise FinalError(f"Scans of one repository are at least {_SHORTEST_SECONDS} second apart.")
     repository = repository_id(connection, host, name)
     known = connection.execute(select(watches.c.id).where(watches.c.repository_id == repository))
     if known.scalar_one_or_none() is not None:
@@ -44,14 +48,16 @@ def add_watch(
 
 
 def _find(connection: Connection, name: str) -> Any:
-    row = connection.execute(
+    rows = connection.execute(
         select(watches)
         .join(repositories, repositories.c.id == watches.c.repository_id)
         .where(repositories.c.name == name)
-    ).one_or_none()
-    if row is None:
+    ).all()
+    if not rows:
         raise FinalError(f"{name} is not on the watch list; see: patrol watch list")
-    return row
+    if len(rows) > 1:
+        raise FinalError(f"{name} is watched on {len(rows)} hosts; see: patrol watch list")
+    return rows[0]
 
 
 def remove_watch(connection: Connection, name: str, actor: str) -> None:

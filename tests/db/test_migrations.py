@@ -1,0 +1,238 @@
+"""Migrations: from every earlier revision to this one, data kept, and safe to start at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, insert, inspect, literal_column, select, text
+from sqlalchemy.sql.expression import ColumnClause, TableClause
+
+from scanner.db import audit, upgrade
+from scanner.db.engine import create_database_engine, reader
+from scanner.db.schema import audit_events, audit_queue, audit_seals, metadata, outbox, scans
+from scanner.db.upgrade import is_current, upgrade_database
+from scanner.errors import ConfigurationError
+from scanner.model import AuditAction
+
+MIGRATIONS = Path(upgrade.__file__).parent / "migrations"
+
+
+def config() -> Config:
+    made = Config()
+    made.set_main_option("script_location", str(MIGRATIONS))
+    return made
+
+
+SCRIPTS = list(reversed(list(ScriptDirectory.from_config(config()).walk_revisions())))
+EARLIER = [script.revision for script in SCRIPTS[:-1]]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Engine]:
+    engine = create_database_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+    yield engine
+    engine.dispose()
+
+
+def migrate(engine: Engine, revision: str) -> None:
+    with engine.begin() as connection:
+        made = config()
+        made.attributes["connection"] = connection
+        command.upgrade(made, revision)
+
+
+def shape(engine: Engine) -> dict[str, Any]:
+    """Every statement the schema was made with, by its name."""
+    with reader(engine).connect() as connection:
+        rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE name != ''"))
+        return {row.name: row.sql for row in rows}
+
+
+def differences(engine: Engine) -> list[Any]:
+    with reader(engine).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        return list(compare_metadata(context, metadata))
+
+
+def value_of(column: dict[str, Any], table: str) -> Any:
+    """Some value that the column holds; times and counts are small numbers."""
+    kind = str(column["type"])
+    if kind.startswith("VARCHAR"):
+        return f"{table}.{column['name']}"[: column["type"].length]
+    return {"JSON": '{"kept": true}', "BLOB": b"kept", "BOOLEAN": 1}.get(kind, 7)
+
+
+def fill(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Put a row into every table as it is at this revision; returns what is there."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")  # rows are made in any order
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        schema = inspect(connection)
+        for table in schema.get_table_names():
+            columns = schema.get_columns(table)
+            if table in ("alembic_version", "audit_queue"):
+                continue
+            present = TableClause(table, *(ColumnClause(column["name"]) for column in columns))
+            values = {column["name"]: value_of(column, table) for column in columns}
+            connection.execute(present.insert().values(values))
+        connection.commit()
+    engine.dispose()
+    return content(engine)
+
+
+def content(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    with reader(engine).connect() as connection:
+        tables = set(inspect(connection).get_table_names()) - {"alembic_version", "audit_queue"}
+        everything = {
+            name: connection.execute(select(literal_column("*")).select_from(TableClause(name)))
+            for name in tables
+        }
+        return {name: list(map(dict, rows.mappings())) for name, rows in everything.items()}
+
+
+def test_the_models_and_the_migrated_schema_agree(engine: Engine) -> None:
+    assert differences(engine) == []
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_an_earlier_schema_is_not_current(empty: Engine, revision: str) -> None:
+    assert not is_current(empty)
+    migrate(empty, revision)
+    assert not is_current(empty)
+    assert differences(empty) != []
+    upgrade_database(empty)
+    assert is_current(empty)
+    assert differences(empty) == []
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_data_is_kept_from_every_earlier_schema(
+    empty: Engine, engine: Engine, revision: str
+) -> None:
+    migrate(empty, revision)
+    before = fill(empty)
+    assert all(before.values())
+    upgrade_database(empty)
+    after = content(empty)
+    for table, (row,) in before.items():
+        (kept,) = after[table]
+        assert {name: kept[name] for name in row} == row
+    assert shape(empty).keys() == shape(engine).keys()  # indices and triggers too
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_a_trail_goes_on_from_every_earlier_schema(empty: Engine, revision: str) -> None:
+    migrate(empty, revision)
+    with empty.begin() as connection:
+        for number in range(3):
+            connection.execute(
+                insert(audit_events).values(
+                    id=f"event-{number}", at=number, action="leak.found", actor="x", data={}
+                )
+            )
+        connection.execute(
+            insert(audit_seals).values(
+                sequence=1, event_id="event-0", previous_hash=audit.GENESIS, sealed_at=0,
+                hash=audit._event_hash(
+                    audit.GENESIS, 1,
+                    dict(connection.execute(select(audit_events).limit(1)).mappings().one()),
+                ),
+            )
+        )  # fmt: skip
+    upgrade_database(empty)
+    with empty.begin() as connection:
+        audit.record(connection, AuditAction.LEAK_FOUND)
+        assert audit.seal(connection) == 3
+        order = list(
+            connection.execute(
+                select(audit_seals.c.event_id).order_by(audit_seals.c.sequence)
+            ).scalars()
+        )
+        assert order[:3] == ["event-0", "event-1", "event-2"]
+        found = audit.verify(connection)
+    assert (found.sealed, found.unsealed, found.problems) == (4, 0, ())
+
+
+def test_what_a_worker_of_the_version_before_writes_is_sealed_too(empty: Engine) -> None:
+    """It was started before the upgrade, and knows nothing of a queue."""
+    upgrade_database(empty)
+    with empty.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_events (id, at, action, actor, data) "
+                "VALUES ('old', 1, 'leak.found', 'x', '{}')"
+            )
+        )
+        assert list(connection.execute(select(audit_queue.c.event_id)).scalars()) == ["old"]
+        assert audit.seal(connection) == 1
+        assert connection.execute(select(audit_queue)).all() == []
+
+
+def test_work_from_before_the_retries_has_none(empty: Engine) -> None:
+    migrate(empty, "0001")
+    fill(empty)
+    upgrade_database(empty)
+    with reader(empty).connect() as connection:
+        for table in (scans, outbox):
+            row = connection.execute(select(table)).one()
+            assert (row.attempts, row.retries) == (7, 0)
+
+
+def test_upgrading_twice_changes_nothing(engine: Engine) -> None:
+    fill(engine)
+    before, made = content(engine), shape(engine)
+    upgrade_database(engine)
+    upgrade_database(engine)
+    assert (content(engine), shape(engine)) == (before, made)
+
+
+def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(empty: Engine) -> None:
+    migrate(empty, EARLIER[-1])
+    fill(empty)
+    before, made = content(empty), shape(empty)
+    with empty.begin() as connection:
+        connection.execute(text("CREATE TABLE audit_queue (in_the_way INTEGER)"))
+    with pytest.raises(Exception, match="already exists"):
+        upgrade_database(empty)
+    assert not is_current(empty)
+    with empty.begin() as connection:
+        connection.execute(text("DROP TABLE audit_queue"))
+    assert (content(empty), shape(empty)) == (before, made)
+    upgrade_database(empty)
+    assert is_current(empty)
+
+
+def test_processes_may_upgrade_at_once(
+    tmp_path: Path, empty: Engine, engine: Engine, in_processes: Callable[..., list[str]]
+) -> None:
+    program = """
+import sys
+from scanner.db.engine import create_database_engine
+from scanner.db.upgrade import is_current, upgrade_database
+engine = create_database_engine(f"sqlite:///{sys.argv[1]}")
+begin()
+upgrade_database(engine)
+print(is_current(engine))
+engine.dispose()
+"""
+    assert in_processes(program, 3, tmp_path / "empty.db") == ["True\n"] * 3
+    assert shape(empty) == shape(engine)
+
+
+def test_a_database_of_a_newer_version_is_left_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    before = shape(engine)
+    assert not is_current(engine)
+    with pytest.raises(ConfigurationError, match=r"newer version \(migration 9999\)"):
+        upgrade_database(engine)
+    assert shape(engine) == before
