@@ -1,8 +1,8 @@
 """The incident's life, pure: phases, and the transitions that may happen.
 
 open ──> revoking ──> revoked            we revoked it
-  │          ├──────> already_revoked    somebody else was faster
-  ├──> still_active                      the policy leaves it to the owner
+  │       ^  └──────> already_revoked    somebody else was faster
+  ├──> still_active                      the policy leaves it to the owner, until it changes
   └──> not_needed                        it was revoked or expired before we saw it
 """
 

@@ -40,7 +40,10 @@ class Secret:
         return hash((Secret, self._value))
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Secret cannot be pickled")
+        raise TypeError("a Secret cannot be pickled nor copied")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret does not tell its state")
 
 
 class Validity(StrEnum):
@@ -170,6 +173,7 @@ class AuditAction(StrEnum):
     REVOCATION_DECIDED = "revocation.decided"
     REVOCATION_NOT_NEEDED = "revocation.not_needed"
     REVOCATION_WITHHELD = "revocation.withheld"
+    RESPONSE_PARKED = "response.parked"
     NOTICE_DELIVERED = "notice.delivered"
     NOTICE_FAILED = "notice.failed"
     POLICY_CHANGED = "policy.changed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from scanner.errors import StoreUntrustedError
+from scanner.errors import StoreUnavailableError, StoreUntrustedError
 from scanner.model import Lookup, Secret, Validity
 from scanner.ports import TokenStore
 
@@ -16,7 +16,11 @@ _UNKNOWN = (Validity.NEVER_ISSUED, Validity.INACTIVE)
 
 
 def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
-    """Answer each secret; raises `StoreUntrustedError` when the control token comes back known."""
+    """Answer each secret.
+
+    Raises `StoreUntrustedError` when the control token comes back known, `StoreUnavailableError`
+    when the store says of any token that it cannot answer: half a verdict would lose the rest.
+    """
     if not found:
         return []
     control = Secret("".join(secrets.choice(_BASE62) for _ in range(_CONTROL_LENGTH)).encode())
@@ -24,6 +28,8 @@ def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     answers = list(store.find([*found[:position], control, *found[position:]]))
     if len(answers) != len(found) + 1:
         raise StoreUntrustedError(f"The store {store.name} answered another number of tokens.")
+    if any(answer.validity is Validity.STORE_UNAVAILABLE for answer in answers):
+        raise StoreUnavailableError(f"The store {store.name} did not answer for every token.")
     said = answers.pop(position)
     if said.validity not in _UNKNOWN or said.token is not None:
         raise StoreUntrustedError(f"The store {store.name} knows a token that was never issued.")

@@ -13,11 +13,12 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def printable(text: str, limit: int = 1_000) -> str:
-    """Return `text` with every character that could deceive a reader escaped, cut at `limit`."""
+    """Return `text` with every character that could deceive a reader escaped, cut at `limit`
+    characters, escapes included."""
     shown = "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in _UNPRINTABLE
         else character
         for character in text[: limit + 1]
     )
-    return shown if len(text) <= limit else shown[: limit - 1] + "…"
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

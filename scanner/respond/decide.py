@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from scanner.db import audit, freezes, leases, policies
 from scanner.db.clock import now_ms
@@ -25,15 +25,20 @@ _EVENT = {
 }
 
 
-def commit_intent(engine: Engine, claim: Claim, patience: Patience) -> Phase | None:
-    """Decide an open incident; returns its new phase, None when the claim was lost or must wait.
+def wait_if_frozen(connection: Connection, claim: Claim, patience: Patience) -> bool:
+    """With a frozen store nothing is decided and nothing revoked (threat 12): give the incident
+    back until a person releases the store. False: it is not frozen."""
+    if not freezes.is_frozen(connection, claim.row["store"]):
+        return False
+    leases.release(connection, table, claim, "the store is frozen", patience)
+    return True
 
-    With a frozen store nothing is decided: the incident is given back until a person releases it.
-    """
+
+def commit_intent(engine: Engine, claim: Claim, patience: Patience) -> Phase | None:
+    """Decide an open incident; returns its new phase, None when the claim was lost or must wait."""
     row = claim.row
     with engine.begin() as connection:
-        if freezes.is_frozen(connection, row["store"]):
-            leases.release(connection, table, claim, "the store is frozen", patience)
+        if wait_if_frozen(connection, claim, patience):
             return None
         policy = policies.current_policy(connection, row["organisation_id"])
         decision = decide(Validity(row["validity"]), policy)

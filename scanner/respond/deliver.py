@@ -9,16 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from notifier.channels.email import EmailChannel
 from notifier.errors import DeliveryError
 from notifier.notice import Notice
-from notifier.notify import notify
+from notifier.notify import Channel, notify
 from notifier.render import Renderer
 from scanner.db import audit, leases
 from scanner.db.clock import now_ms
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
 from scanner.model import AuditAction
+from scanner.respond.tell import name_of
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Deliverer:
     """Sends what the outbox holds; built by bootstrap."""
 
     engine: Engine
-    channel: EmailChannel
+    channel: Channel
     renderer: Renderer
     operator_email: str
     issuer_name: str
@@ -46,15 +46,20 @@ class Deliverer:
         ):
             worked = True
             for claim in claims:
-                self._send(claim)
+                # Slow servers may have used up the lease: then another worker sends this one.
+                if leases.renew(self.engine, outbox, claim, self.patience):
+                    self._send(claim)
         return worked
 
     def _send(self, claim: Claim) -> None:
-        notice = self._notice(claim.row)
         try:
+            notice = self._notice(claim.row)
             subject = notify(notice, self.channel, self.renderer)
         except DeliveryError as error:
-            self._failed(claim, error)
+            self._failed(claim, str(error), permanent=error.permanent)
+            return
+        except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
+            self._failed(claim, name_of(error), blame=True)
             return
         with self.engine.begin() as connection:
             now = now_ms(connection)
@@ -69,18 +74,18 @@ class Deliverer:
             ):
                 _audit(connection, AuditAction.NOTICE_DELIVERED, claim.row, to=notice.to)
 
-    def _failed(self, claim: Claim, error: DeliveryError) -> None:
-        log.warning("notice %s: %s", claim.id, error)
+    def _failed(
+        self, claim: Claim, said: str, *, permanent: bool = False, blame: bool = False
+    ) -> None:
+        log.warning("notice %s: %s", claim.id, said)
         with self.engine.begin() as connection:
-            if error.permanent:
-                kept = leases.finish(
-                    connection, outbox, claim, leases.PARKED, error=str(error)[:500]
-                )
+            if permanent:
+                kept = leases.finish(connection, outbox, claim, leases.PARKED, error=said[:500])
                 state = leases.PARKED if kept else None
             else:
-                state = leases.release(connection, outbox, claim, str(error), self.patience)
+                state = leases.release(connection, outbox, claim, said, self.patience, blame=blame)
             if state == leases.PARKED:
-                _audit_failure(connection, {**claim.row, "error": str(error)})
+                _audit_failure(connection, {**claim.row, "error": said})
 
     def _notice(self, row: Mapping[str, Any]) -> Notice:
         stored = row["notice"]

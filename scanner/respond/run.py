@@ -9,14 +9,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from scanner.db import leases
+from scanner.db import audit, leases
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents
-from scanner.errors import FinalError, PatrolError
+from scanner.errors import ConfigurationError, FinalError, PatrolError
 from scanner.incident import Phase
+from scanner.model import AuditAction
 from scanner.ports import TokenStore
-from scanner.respond.decide import commit_intent
+from scanner.respond.decide import commit_intent, wait_if_frozen
 from scanner.respond.record import record_outcome
+from scanner.respond.tell import enqueue_alarm, name_of
 
 log = logging.getLogger(__name__)
 
@@ -35,35 +37,67 @@ class Responder:
         """Take a batch of incidents as far as each goes; False: there was nothing to do."""
         worked = False
         for claims in leases.take(
-            self.engine, incidents, self.patience, limit=_BATCH, on_parked=_report
+            self.engine, incidents, self.patience, limit=_BATCH, on_parked=_tell_parked
         ):
             worked = True
             for claim in claims:
                 try:
                     self._respond(claim)
+                except FinalError as error:
+                    self._park(claim, str(error))
                 except PatrolError as error:
-                    self._give_back(claim, error)
+                    self._give_back(claim, str(error))
+                except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
+                    self._give_back(claim, name_of(error))
         return worked
 
     def _respond(self, claim: Claim) -> None:
         phase: Phase | None = Phase(claim.row["phase"])
         if phase is Phase.OPEN:
             phase = commit_intent(self.engine, claim, self.patience)
+        elif self._must_wait(claim):  # decided before the store was frozen
+            return
         if phase is not Phase.REVOKING:
             return
+        store = self.stores.get(claim.row["store"])
+        if store is None:
+            raise ConfigurationError(f"The store {claim.row['store']} is not configured.")
         # The act: one update, alone, that carries its cause. Repeating it after a kill is safe.
-        store = self.stores[claim.row["store"]]
         ours = store.revoke(claim.row["token_id"], claim.id)
         record_outcome(self.engine, claim, ours=ours)
 
-    def _give_back(self, claim: Claim, error: PatrolError) -> None:
-        log.warning("incident %s: %s", claim.id, error)
+    def _must_wait(self, claim: Claim) -> bool:
         with self.engine.begin() as connection:
-            if isinstance(error, FinalError):
-                leases.finish(connection, incidents, claim, leases.PARKED, error=str(error)[:500])
-            else:
-                leases.release(connection, incidents, claim, str(error), self.patience)
+            return wait_if_frozen(connection, claim, self.patience)
+
+    def _give_back(self, claim: Claim, said: str) -> None:
+        log.warning("incident %s: %s", claim.id, said)
+        with self.engine.begin() as connection:
+            leases.release(connection, incidents, claim, said, self.patience)
+
+    def _park(self, claim: Claim, said: str) -> None:
+        with self.engine.begin() as connection:
+            if leases.finish(connection, incidents, claim, leases.PARKED, error=said[:500]):
+                _tell_parked(connection, {**claim.row, "fence": claim.fence, "error": said})
 
 
-def _report(_connection: Connection, row: Mapping[str, Any]) -> None:
+def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
+    """A leak whose response stopped must not lie about unseen: the operator is told."""
     log.error("incident %s is parked: %s", row["id"], row["error"])
+    audit.record(
+        connection,
+        AuditAction.RESPONSE_PARKED,
+        organisation_id=row["organisation_id"],
+        incident_id=row["id"],
+        token_id=row["token_id"],
+        correlation_id=row["correlation_id"],
+        error=row["error"],
+    )
+    enqueue_alarm(
+        connection,
+        dedupe=f"parked:{row['id']}:{row['fence']}",
+        incident_id=row["id"],
+        title="The response to a leaked token has stopped",
+        explanation=f"Incident {row['id']}: {row['error']}",
+        what_to_do="Mend the cause, then run: patrol doctor --retry",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from scanner.model import (
 )
 from scanner.patterns.generate import generate
 
+ROOT = Path(__file__).parents[2]
 HOST = "https://github.example"
 
 
@@ -101,6 +103,7 @@ def in_processes() -> Callable[..., list[str]]:
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", header + program, *map(str, arguments)],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},  # this checkout
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

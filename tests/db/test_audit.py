@@ -203,6 +203,21 @@ def test_sealing_costs_the_same_however_long_the_trail_is(engine: Engine) -> Non
     assert effort(engine) <= alone + 2
 
 
+def test_within_a_millisecond_events_are_listed_as_they_were_written(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for number, event_id in enumerate("cafebd"):
+            if number == 3:
+                audit.seal(connection)
+            connection.execute(
+                insert(audit_events).values(
+                    id=event_id, at=7, action="leak.found", actor="x", data={}
+                )
+            )
+        listed = audit.list_events(connection)
+    assert "".join(row["id"] for row in listed) == "cafebd"
+    assert [row["sequence"] for row in listed] == [1, 2, 3, None, None, None]
+
+
 def test_the_newest_events_come_oldest_first(engine: Engine) -> None:
     write(engine, 5)
     seal(engine)

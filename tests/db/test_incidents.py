@@ -85,8 +85,10 @@ def test_tokens_of_different_stores_do_not_meet(
         find(connection, scan, seen_at(1), known(store="one"))
         find(connection, scan, seen_at(2), known(store="two"))
         find(connection, scan, seen_at(3), known(2, store="two"))
-    assert sorted((row.store, row.token_id) for row in rows(engine, table)) == [
-        ("one", "t-1"), ("two", "t-1"), ("two", "t-2"),
+        find(connection, scan, seen_at(4), known(store="one"))
+        find(connection, scan, seen_at(5), known(store="two"))
+    assert sorted((row.store, row.token_id, row.sightings) for row in rows(engine, table)) == [
+        ("one", "t-1", 2), ("two", "t-1", 2), ("two", "t-2", 1),
     ]  # fmt: skip
 
 
@@ -146,6 +148,25 @@ def test_what_the_store_does_not_know_is_kept_as_a_fingerprint(
     assert one.fingerprint == two.fingerprint
     assert (one.fingerprint_key, one.validity) == ("f1", "never_issued")
     assert rows(engine, table) == rows(engine, audit_events) == []
+
+
+def test_a_place_is_news_once_and_once_more_when_it_joins(
+    engine: Engine, known: Known, seen_at: SeenAt, add_scan: AddScan
+) -> None:
+    place = seen_at()
+    with engine.begin() as connection:
+        scan = add_scan(connection)
+        incident_id, _ = incidents.open_incident(connection, known(), scan["id"])
+
+        def add(lookup: Lookup, incident: str | None) -> bool:
+            return incidents.add_sighting(
+                connection, incident_id=incident, scan=scan, found=place, lookup=lookup,
+                path="a.env", key=KEY,
+            )  # fmt: skip
+
+        assert [add(UNKNOWN, None), add(UNKNOWN, None)] == [True, False]
+        assert [add(known(), incident_id), add(known(), incident_id)] == [True, False]
+        assert not add(UNKNOWN, None)
 
 
 def test_a_place_whose_token_is_known_only_later_joins_its_incident(

@@ -1,0 +1,68 @@
+"""The incident's table: these edges and no other, and no way out of an end."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scanner import incident
+from scanner.errors import FinalError
+from scanner.incident import TRANSITIONS, Phase, advance
+
+EDGES = {
+    ("open", "revoking"),
+    ("open", "still_active"),
+    ("open", "not_needed"),
+    ("revoking", "revoked"),
+    ("revoking", "already_revoked"),
+    ("still_active", "revoking"),
+}
+TERMINAL = {Phase.REVOKED, Phase.ALREADY_REVOKED, Phase.NOT_NEEDED}
+
+
+def test_the_table_is_complete() -> None:
+    assert set(TRANSITIONS) == set(Phase)
+    assert {(a.value, b.value) for a, targets in TRANSITIONS.items() for b in targets} == EDGES
+    assert {phase for phase, targets in TRANSITIONS.items() if not targets} == TERMINAL
+
+
+@pytest.mark.parametrize(("current", "target"), list(itertools.product(Phase, Phase)))
+def test_advance_follows_the_table(current: Phase, target: Phase) -> None:
+    if (current.value, target.value) in EDGES:
+        assert advance(current, target) is target
+    else:
+        expected = f"cannot go from {current.value} to {target.value}."
+        with pytest.raises(FinalError, match=re.escape(expected)):
+            advance(current, target)
+
+
+@settings(derandomize=True, database=None, max_examples=200)
+@given(st.lists(st.sampled_from(Phase), max_size=12))
+def test_no_path_leaves_an_end_nor_runs_in_a_circle(targets: list[Phase]) -> None:
+    phase, seen = Phase.OPEN, [Phase.OPEN]
+    for target in targets:
+        ended = phase in TERMINAL
+        try:
+            phase = advance(phase, target)
+        except FinalError:
+            continue
+        assert not ended
+        seen.append(phase)
+    assert len(seen) == len(set(seen))
+
+
+def test_every_phase_can_be_reached_and_every_path_can_end() -> None:
+    def reachable(start: Phase) -> set[Phase]:
+        return {start}.union(*(reachable(target) for target in TRANSITIONS[start]))
+
+    assert reachable(Phase.OPEN) == set(Phase)
+    assert all(reachable(phase) & TERMINAL for phase in Phase)
+
+
+def test_the_picture_shows_every_phase() -> None:
+    assert incident.__doc__ is not None
+    assert all(re.search(rf"\b{phase.value}\b", incident.__doc__) for phase in Phase)
