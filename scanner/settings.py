@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from scanner.errors import ConfigurationError
 
-# Values that people copy from examples; a service must not start with them.
-_DEFAULT_SECRETS = frozenset({"changeme", "change-me", "secret", "password", "test", "example"})
+# What people copy from examples, whatever they put between and behind the words.
+_EXAMPLE = re.compile(r"(?:changeme|secret|password|test|example)+")
 _SHORTEST_SECRET = 16  # characters; a webhook secret below that can be guessed offline
+_FEWEST_CHARACTERS = 5  # different ones; "aaaa…" is long, too
+_MOST_HOOK_SECRETS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,11 @@ class Hook(BaseModel):
     """A webhook we answer for: its secrets (newest first, two valid while rotating) and the
     repositories it may speak of, as globs over owner/name."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     provider: str = "github"
-    secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=2)
+    secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=_MOST_HOOK_SECRETS)
     repositories: tuple[str, ...] = ("*/*",)
 
 
@@ -53,15 +56,12 @@ class _FileSource(PydanticBaseSettingsSource):
     """`PATROL_X_FILE`: the setting's value is that file's content, without its line end."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"PATROL_{field_name.upper()}_FILE")
+        variable = f"PATROL_{field_name.upper()}_FILE"
+        path = os.environ.get(variable)
         if path is None:
             return None, field_name, False
-        try:
-            return Path(path).read_text().rstrip("\r\n"), field_name, False
-        except OSError as error:
-            raise ConfigurationError(
-                f"PATROL_{field_name.upper()}_FILE: cannot read {path}: {error.strerror}."
-            ) from None
+        # The path is not shown: where a name is expected, the secret itself may stand by mistake.
+        return _read(Path(path), f"{variable}: the file").rstrip("\r\n"), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {}
@@ -104,9 +104,9 @@ class Settings(BaseSettings):
     smtp_port: int = Field(default=8025, ge=0, le=65535)
     mail_port: int = Field(default=8026, ge=0, le=65535)
     fetch_max_bytes: int = Field(default=512 << 20, ge=1 << 10)
-    fetch_timeout: float = Field(default=120.0, gt=0)
-    inspect_timeout: float = Field(default=60.0, gt=0)
-    lease_seconds: float = Field(default=300.0, gt=0)
+    fetch_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    inspect_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    lease_seconds: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     max_attempts: int = Field(default=5, ge=1)  # claims that never came back: then parked
     max_retries: int = Field(default=84, ge=0)  # backing off to an hour: about three days
 
@@ -134,9 +134,12 @@ class Settings(BaseSettings):
     @field_validator("hooks", mode="before")
     @classmethod
     def _parse_hooks(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(Hook.model_validate_json(json.dumps(entry)) for entry in json.loads(value))
-        return value
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            raise ValueError("it is not valid JSON") from None
 
     def secret_file(self, name: str) -> Path:
         """Where a secret that was made here lives."""
@@ -184,14 +187,32 @@ class Settings(BaseSettings):
     @cached_property
     def api_bearer(self) -> str:
         """The token of the read-only API."""
-        return self._secret("api_token", self.api_token)
+        token = self._secret("api_token", self.api_token)
+        _require_strong(token, "PATROL_API_TOKEN")
+        return token
 
     @cached_property
     def all_hooks(self) -> tuple[Hook, ...]:
         """Configured hooks and the default one."""
+        name = "PATROL_GITHUB_WEBHOOK_SECRET"
         value = self._secret("github_webhook_secret", self.github_webhook_secret)
-        valid = tuple(SecretStr(part.strip()) for part in value.split(",") if part.strip())
-        default = Hook(id="default", secrets=valid, repositories=self.github_hook_repositories)
+        valid = [part.strip() for part in value.split(",") if part.strip()]
+        if len(valid) > _MOST_HOOK_SECRETS:
+            raise ConfigurationError(f"{name} may hold two secrets, the new one and the old one.")
+        for secret in valid or [""]:
+            _require_strong(secret, name)
+        default = Hook(
+            id="default",
+            secrets=tuple(map(SecretStr, valid)),
+            repositories=self.github_hook_repositories,
+        )
+        for hook in self.hooks:
+            for given in hook.secrets:
+                _require_strong(given.get_secret_value(), "PATROL_HOOKS")
+        if len({hook.id for hook in (default, *self.hooks)}) != len(self.hooks) + 1:
+            raise ConfigurationError(
+                "PATROL_HOOKS: each hook needs an id of its own, and 'default' is taken."
+            )
         return (default, *self.hooks)
 
     @cached_property
@@ -203,20 +224,18 @@ class Settings(BaseSettings):
     def _secret(
         self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None
     ) -> str:
+        """The value that was set, or that was made here once."""
         if given is not None:
-            value = given.get_secret_value()
-            for part in value.split(","):
-                plain = part.strip().partition(":")[2] or part.strip()
-                if plain.lower() in _DEFAULT_SECRETS or len(plain) < _SHORTEST_SECRET:
-                    raise ConfigurationError(
-                        f"PATROL_{name.upper()} is a default or shorter than {_SHORTEST_SECRET} "
-                        "characters; make one with: openssl rand -hex 32"
-                    )
-            return value
+            return given.get_secret_value().strip()
         path = self.secret_file(name)
-        maker = make or (lambda: secrets.token_hex(32))
-        _create_once(path, maker)
-        return path.read_text().strip()
+        _create_once(path, make or (lambda: secrets.token_hex(32)))
+        setting = f"PATROL_{name.upper()}"
+        value = _read(path, f"{setting} is not set, and {path}").strip()
+        if not value:
+            raise ConfigurationError(
+                f"{path} is empty; restore it from a back-up or set {setting}."
+            )
+        return value
 
     def _ring(
         self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None
@@ -231,10 +250,34 @@ class Settings(BaseSettings):
                 raise ConfigurationError(
                     f"PATROL_{name.upper()} must be id:key, newest first, comma between keys."
                 )
+            _require_strong(material, f"PATROL_{name.upper()}")
             keys.append(Key(key_id, material.encode()))
         if len({key.id for key in keys}) != len(keys):
             raise ConfigurationError(f"PATROL_{name.upper()} names one key id twice.")
         return tuple(keys)
+
+
+def _require_strong(secret: str, setting: str) -> None:
+    letters = re.sub(r"[^a-z]", "", secret.lower())
+    if (
+        len(secret) < _SHORTEST_SECRET
+        or len(set(secret)) < _FEWEST_CHARACTERS
+        or _EXAMPLE.fullmatch(letters)
+    ):
+        raise ConfigurationError(
+            f"{setting} is an example, or shorter than {_SHORTEST_SECRET} characters; make one "
+            "with: openssl rand -hex 32"
+        )
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        reason = error.strerror
+    except UnicodeDecodeError:  # its text would show what is in the file
+        reason = "it is not text"
+    raise ConfigurationError(f"{what} cannot be read ({reason}).")
 
 
 def _fernet_key() -> str:
@@ -261,9 +304,14 @@ def _create_once(path: Path, make: Callable[[], str]) -> None:
 
 
 def prepare_data_dir(path: Path) -> None:
-    """Create a directory that only its owner may enter. Raises `ConfigurationError`."""
+    """Create a directory, and what is missing above it, for its owner only.
+
+    What exists keeps its mode. Raises `ConfigurationError`.
+    """
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # `parents=True` would leave those above open to everybody.
+        for folder in reversed((path, *path.parents)):
+            folder.mkdir(exist_ok=True, mode=0o700)
         probe = path / f".write-{secrets.token_hex(4)}"
         probe.touch()
         probe.unlink()
@@ -281,6 +329,5 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = "_".join(str(part) for part in first["loc"][:1]).upper() or "settings"
-        raise ConfigurationError(f"PATROL_{name}: {first['msg']}.") from None
-    except json.JSONDecodeError:
-        raise ConfigurationError("PATROL_HOOKS is not valid JSON.") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"PATROL_{name}: {said}.") from None
