@@ -24,12 +24,12 @@ def dense(pattern: Pattern, size: int) -> bytes:
 
 
 def seconds(data: bytes) -> float:
-    """The best of three: other processes only ever add."""
+    """Processor time, the best of five: others only ever add, and waiting for them counts not."""
     times = []
-    for _ in range(3):
-        begin = time.perf_counter()
+    for _ in range(5):
+        begin = time.thread_time()
         MATCHER.scan(data)
-        times.append(time.perf_counter() - begin)
+        times.append(time.thread_time() - begin)
     return min(times)
 
 
@@ -39,7 +39,7 @@ def test_a_dense_file_is_linear() -> None:
     assert len(MATCHER.scan(data)) > 5_000
     assert seconds(data) < 1
     # Five times the bytes; a quadratic scan would need twenty-five times as long.
-    assert seconds(dense(npm, 5 * 210_000)) < 12 * seconds(data)
+    assert seconds(dense(npm, 5 * 210_000)) < 15 * seconds(data)
 
 
 def test_a_long_run_of_the_alphabet_is_linear() -> None:
