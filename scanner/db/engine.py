@@ -7,6 +7,8 @@ half-way with a stale snapshot.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from scanner.errors import ConfigurationError
 from scanner.settings import prepare_data_dir
 
 _BUSY_TIMEOUT_MS = 20_000  # a writer waits this long for another's commit before it fails
+_WAL_RETRY_SECONDS = 0.005
 
 
 def create_database_engine(url: str) -> Engine:
@@ -44,10 +47,25 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Turn WAL on. For this one step, on a new file, SQLite does not wait for others that do the
+    same (processes of a first start), whatever `busy_timeout` says: so we do."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_immediate(connection: Connection) -> None:

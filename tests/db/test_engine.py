@@ -1,0 +1,81 @@
+"""The engine: a committed row is durable, writers queue, and readers wait for nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from scanner.db.engine import create_database_engine, is_reachable, reader
+from scanner.db.schema import sightings, store_freezes
+from scanner.errors import ConfigurationError
+
+
+def freeze(engine: Engine, store: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(insert(store_freezes).values(store=store, since=0, reason="x"))
+
+
+def count(engine: Engine) -> int:
+    with reader(engine).connect() as connection:
+        return connection.execute(select(func.count()).select_from(store_freezes)).scalar_one()
+
+
+def test_what_is_committed_survives_a_power_cut(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
+
+
+def test_a_row_must_have_what_it_refers_to(engine: Engine) -> None:
+    row = dict.fromkeys((c.name for c in sightings.c), "1") | {"line": 1, "column": 1, "start": 1}
+    row |= {"committed_at": 1, "seen_at": 1}
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"), engine.begin() as connection:
+        connection.execute(insert(sightings).values(row))
+
+
+def test_a_reader_does_not_wait_for_a_writer(engine: Engine, connect: Callable[[], Engine]) -> None:
+    freeze(engine, "before")
+    with engine.begin() as writing:
+        writing.execute(insert(store_freezes).values(store="during", since=0, reason="x"))
+        assert count(connect()) == 1
+    assert count(engine) == 2
+
+
+def test_a_reader_sees_one_moment(engine: Engine, connect: Callable[[], Engine]) -> None:
+    freeze(engine, "one")
+    with reader(connect()).connect() as reading:
+        many = select(func.count()).select_from(store_freezes)
+        assert reading.execute(many).scalar_one() == 1
+        freeze(engine, "two")
+        assert reading.execute(many).scalar_one() == 1
+
+
+def test_errors_show_no_values(engine: Engine) -> None:
+    freeze(engine, "hush-hush-hush")
+    with pytest.raises(IntegrityError) as caught:
+        freeze(engine, "hush-hush-hush")
+    assert "hush" not in str(caught.value)
+
+
+def test_is_reachable(engine: Engine) -> None:
+    assert is_reachable(engine)
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    engine = create_database_engine(f"sqlite:///{tmp_path / 'new' / 'patrol.db'}")
+    assert is_reachable(engine)
+    engine.dispose()
+    assert (tmp_path / "new" / "patrol.db").exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["hush", "", "hush://x", "postgresql://ada:hush@db.example/patrol", "mysql://hush"]
+)
+def test_an_address_that_is_none_is_refused_without_being_told(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="PATROL_DATABASE_URL") as caught:
+        create_database_engine(url)
+    assert "hush" not in str(caught.value)
