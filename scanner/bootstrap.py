@@ -126,7 +126,6 @@ class Services:
             bound=self.bound,
             fingerprint_key=self.settings.fingerprint_ring[0],
             sealer=self.sealer,
-            operator_email=self.settings.operator_email,
             patience=self._patience,
         )
 

@@ -6,6 +6,8 @@ object or a response body.
 
 from __future__ import annotations
 
+import traceback
+
 
 class PatrolError(Exception):
     """Base of all errors Patrol raises on purpose; `retry` says whether another try can help."""
@@ -99,3 +101,9 @@ class StoreUnavailableError(StoreError, RetryableError):
 
 class StoreUntrustedError(StoreError, RetryableError):
     """The store knew a token that was never issued: none of its answers may be acted on."""
+
+
+def name_of(error: Exception) -> str:
+    """Say where an error nobody expected came from; its own text may hold anything, a token too."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {place.name}, line {place.lineno}"

@@ -11,6 +11,7 @@ from scanner.ports import TokenStore
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CONTROL_LENGTH = 84
+_KNOWN = (Validity.ACTIVE, Validity.REVOKED, Validity.EXPIRED, Validity.OWNER_DISABLED)
 # A store that cannot tell why a token is inactive says so of one that was never issued, too.
 _UNKNOWN = (Validity.NEVER_ISSUED, Validity.INACTIVE)
 
@@ -18,8 +19,9 @@ _UNKNOWN = (Validity.NEVER_ISSUED, Validity.INACTIVE)
 def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     """Answer each secret.
 
-    Raises `StoreUntrustedError` when the control token comes back known, `StoreUnavailableError`
-    when the store says of any token that it cannot answer: half a verdict would lose the rest.
+    Raises `StoreUntrustedError` when the control token comes back known, or a known token without
+    its record; `StoreUnavailableError` when the store says of any token that it cannot answer: half
+    a verdict would lose the rest.
     """
     if not found:
         return []
@@ -33,4 +35,6 @@ def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     said = answers.pop(position)
     if said.validity not in _UNKNOWN or said.token is not None:
         raise StoreUntrustedError(f"The store {store.name} knows a token that was never issued.")
+    if any(answer.validity in _KNOWN and answer.token is None for answer in answers):
+        raise StoreUntrustedError(f"The store {store.name} knows a token, but not which.")
     return answers

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +29,7 @@ from scanner.errors import (
     ObjectNotFoundError,
     PatrolError,
     StoreUntrustedError,
+    name_of,
 )
 from scanner.matcher.engine import Matcher
 from scanner.model import (
@@ -66,7 +66,6 @@ class Scanner:
     bound: frozenset[str]  # patterns whose candidates the store may see (threat 1)
     fingerprint_key: Key
     sealer: Sealer
-    operator_email: str
     patience: Patience
 
     def run_batch(self) -> bool:
@@ -97,10 +96,7 @@ class Scanner:
         except PatrolError as error:
             self._give_back(claim, str(error), error)
         except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
-            # Its text may hold anything, a token included: only its type and place are kept.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{type(error).__name__} at {place.name}, line {place.lineno}"
-            self._give_back(claim, said, error)
+            self._give_back(claim, name_of(error), error)
 
     async def _scan(self, claim: Claim) -> None:
         row = claim.row
@@ -244,8 +240,9 @@ class Scanner:
     def _freeze(self, claim: Claim, reason: str) -> None:
         log.error("store %s is frozen: %s", self.store.name, reason)
         with self.engine.begin() as connection:
-            freezes.freeze(connection, self.store.name, reason, self.operator_email)
-            leases.release(connection, scans_table, claim, reason, self.patience)
+            freezes.freeze(connection, self.store.name, reason)
+            patience = replace(self.patience, max_retries=None)  # until a person has decided
+            leases.release(connection, scans_table, claim, reason, patience)
 
 
 _ANY_BYTES = ("utf-8", "surrogateescape")

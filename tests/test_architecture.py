@@ -6,10 +6,8 @@ import ast
 import configparser
 import re
 import subprocess
+import sys
 from pathlib import Path
-
-import pytest
-from importlinter import cli as import_linter
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES = 400
@@ -64,9 +62,13 @@ def places_of(expression: re.Pattern[bytes]) -> list[str]:
     ]
 
 
-def test_the_import_contracts_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    status = import_linter.lint_imports(config_filename=str(ROOT / ".importlinter"), no_cache=True)
-    assert status == import_linter.EXIT_STATUS_SUCCESS, capsys.readouterr().out
+def test_the_import_contracts_hold() -> None:
+    # In a process of its own: the linter switches off other people's loggers.
+    lint = "import sys; from importlinter import cli; sys.exit(cli.lint_imports(no_cache=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_committed_file_names_a_registry_host() -> None:

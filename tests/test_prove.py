@@ -74,6 +74,9 @@ def test_what_a_store_says_of_the_control_is_all_that_counts(validity: Validity)
     if validity is Validity.STORE_UNAVAILABLE:
         with pytest.raises(StoreUnavailableError):
             prove(store, SECRETS)
+    elif validity in KNOWING:  # there is nobody to tell, and nothing to revoke
+        with pytest.raises(StoreUntrustedError, match="but not which"):
+            prove(store, SECRETS)
     else:
         assert prove(store, SECRETS) == [Lookup(validity)] * 6
 

@@ -113,7 +113,7 @@ def world(tmp_path: Path, git_server, ruleset) -> World:
     scanner = Scanner(
         engine=engine, fetcher=fetcher, inspector=InlineInspector(matcher), matcher=matcher,
         store=store, bound=bound, fingerprint_key=Key("f1", b"k" * 32), sealer=sealer,
-        operator_email="operator@acme.example", patience=Patience(60_000, 3, 2),
+        patience=Patience(60_000, 3, 2),
     )  # fmt: skip
     return World(engine, store, scanner, Intake(engine, matcher, sealer, git_server.url), fetcher)
 
@@ -172,7 +172,7 @@ def test_a_store_that_knows_everything_is_frozen(world: World, repository, ours)
     assert world.rows(incidents) == []
     assert world.actions() == ["store.frozen"]
     (alarm,) = world.rows(outbox)
-    assert (alarm["kind"], alarm["notice"]["to"]) == ("alarm", "operator@acme.example")
+    assert (alarm["kind"], alarm["notice"]["to"]) == ("alarm", None)  # the operator
     world.store.claims = None
     with world.engine.begin() as connection:
         assert freezes.release(connection, world.store.name, "admin")

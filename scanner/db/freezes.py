@@ -6,7 +6,7 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from scanner.db import audit, outbox
-from scanner.db.clock import now_ms, to_iso
+from scanner.db.clock import now_ms
 from scanner.db.leases import PENDING
 from scanner.db.schema import incidents, scans, store_freezes
 from scanner.model import AuditAction
@@ -18,9 +18,9 @@ def is_frozen(connection: Connection, store: str) -> bool:
     return found.scalar_one_or_none() is not None
 
 
-def freeze(connection: Connection, store: str, reason: str, operator: str) -> bool:
-    """Freeze and alarm the operator (an address); False when it was frozen already, so that one
-    alarm goes out, not a storm."""
+def freeze(connection: Connection, store: str, reason: str) -> bool:
+    """Freeze and alarm the operator; False when it was frozen already, so that one alarm goes out,
+    not a storm."""
     now = now_ms(connection)
     result = connection.execute(
         upsert(store_freezes).values(store=store, since=now, reason=reason).on_conflict_do_nothing()
@@ -28,22 +28,12 @@ def freeze(connection: Connection, store: str, reason: str, operator: str) -> bo
     if result.rowcount != 1:
         return False
     audit.record(connection, AuditAction.STORE_FROZEN, store=store, reason=reason)
-    outbox.enqueue(
+    outbox.alarm(
         connection,
-        kind="alarm",
         dedupe=f"freeze:{store}:{now}",
-        notice={
-            "kind": "alarm",
-            "to": operator,
-            "reply_to": None,
-            "context": {
-                "title": f"Revocation is frozen for the store {store}",
-                "explanation": reason,
-                "what_to_do": "Repair the store, then run: patrol policy set "
-                f"--release-store {store}",
-                "at": to_iso(now),
-            },
-        },
+        title=f"Revocation is frozen for the store {store}",
+        explanation=reason,
+        what_to_do=f"Repair the store, then run: patrol policy set --release-store {store}",
     )
     return True
 

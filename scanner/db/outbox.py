@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from scanner.db.clock import now_ms
+from scanner.db.clock import now_ms, to_iso
 from scanner.db.leases import PENDING
 from scanner.db.schema import new_id, outbox
 
@@ -40,3 +40,32 @@ def enqueue(
         .on_conflict_do_nothing()
     )
     return result.rowcount == 1
+
+
+def alarm(
+    connection: Connection,
+    *,
+    dedupe: str,
+    title: str,
+    explanation: str,
+    what_to_do: str,
+    incident_id: str | None = None,
+) -> None:
+    """Add a mail to the operator, in the caller's transaction."""
+    enqueue(
+        connection,
+        kind="alarm",
+        dedupe=dedupe,
+        incident_id=incident_id,
+        notice={
+            "kind": "alarm",
+            "to": None,  # the operator, set when sent
+            "reply_to": None,
+            "context": {
+                "title": title,
+                "explanation": explanation,
+                "what_to_do": what_to_do,
+                "at": to_iso(now_ms(connection)),
+            },
+        },
+    )

@@ -17,8 +17,8 @@ from scanner.db import audit, leases
 from scanner.db.clock import now_ms
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
+from scanner.errors import name_of
 from scanner.model import AuditAction
-from scanner.respond.tell import name_of
 
 log = logging.getLogger(__name__)
 

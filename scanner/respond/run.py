@@ -9,16 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from scanner.db import audit, leases
+from scanner.db import audit, leases, outbox
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents
-from scanner.errors import ConfigurationError, FinalError, PatrolError
+from scanner.errors import ConfigurationError, FinalError, PatrolError, name_of
 from scanner.incident import Phase
 from scanner.model import AuditAction
 from scanner.ports import TokenStore
 from scanner.respond.decide import commit_intent, wait_if_frozen
 from scanner.respond.record import record_outcome
-from scanner.respond.tell import enqueue_alarm, name_of
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
         correlation_id=row["correlation_id"],
         error=row["error"],
     )
-    enqueue_alarm(
+    outbox.alarm(
         connection,
         dedupe=f"parked:{row['id']}:{row['fence']}",
         incident_id=row["id"],

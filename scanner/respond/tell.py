@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
 
 from scanner.db import incidents, outbox
-from scanner.db.clock import now_ms, to_iso
+from scanner.db.clock import to_iso
 from scanner.model import Validity
 
 _MOST_PLACES = 10
@@ -55,38 +54,3 @@ def enqueue_leak_notice(
             },
         },
     )
-
-
-def enqueue_alarm(
-    connection: Connection,
-    *,
-    dedupe: str,
-    incident_id: str,
-    title: str,
-    explanation: str,
-    what_to_do: str,
-) -> None:
-    """Put a mail to the operator into the outbox, in the caller's transaction."""
-    outbox.enqueue(
-        connection,
-        kind="alarm",
-        dedupe=dedupe,
-        incident_id=incident_id,
-        notice={
-            "kind": "alarm",
-            "to": None,  # the operator, set when sent
-            "reply_to": None,
-            "context": {
-                "title": title,
-                "explanation": explanation,
-                "what_to_do": what_to_do,
-                "at": to_iso(now_ms(connection)),
-            },
-        },
-    )
-
-
-def name_of(error: Exception) -> str:
-    """Say where an error nobody expected came from; its own text may hold anything, a token too."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {place.name}, line {place.lineno}"

@@ -114,7 +114,7 @@ def test_somebody_is_always_told(
 
 def test_a_freeze_alarms_the_operator(desk) -> None:
     with desk.engine.begin() as connection:
-        freezes.freeze(connection, "memory", "it lies", "operator@patrol.example")
+        freezes.freeze(connection, "memory", "it lies")
     assert desk.deliver()
     (sent,) = desk.delivered
     assert (sent.notice.kind, sent.notice.to) == ("alarm", "operator@patrol.example")

@@ -178,7 +178,7 @@ def test_somebody_else_was_faster(desk) -> None:
 
 def freeze(desk) -> None:
     with desk.engine.begin() as connection:
-        assert freezes.freeze(connection, desk.store.name, "it lies", "operator@patrol.example")
+        assert freezes.freeze(connection, desk.store.name, "it lies")
 
 
 def release(desk) -> None:

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import update
 
 from scanner.db.schema import incidents, metadata
-from scanner.respond.tell import enqueue_leak_notice, name_of
+from scanner.errors import name_of
+from scanner.respond.tell import enqueue_leak_notice
 
 
 def context(desk) -> dict[str, Any]:
