@@ -18,12 +18,22 @@ MOST_BYTES = 128 << 20  # a larger file is named in `partial`, not read
 def scan_folder(root: Path, matcher: Scans, most_bytes: int = MOST_BYTES) -> Iterator[Inspection]:
     """Yield one inspection for every regular file at or below `root`, by name.
 
-    Links are not followed, and git's own folder is left out (`scan git` reads it). What cannot be
-    read is named in `partial`. Errors: `ConfigurationError` when there is no `root`.
+    Links below it are not followed, and git's own folder is left out (`scan git` reads it). What
+    cannot be read, folders included, is named in `partial`. Errors: `ConfigurationError` when
+    `root` is neither a folder nor a file.
     """
-    if not root.exists():
-        raise ConfigurationError(f"{root} does not exist.")
-    return (_scan_file(path, matcher, most_bytes) for path in _walk(root))
+    try:
+        mode = root.stat().st_mode
+    except FileNotFoundError:
+        raise ConfigurationError(f"{root} does not exist.") from None
+    except OSError as error:
+        raise ConfigurationError(f"{root} cannot be read ({error.strerror}).") from None
+    if stat.S_ISDIR(mode):
+        return _scan_below(root, matcher, most_bytes)
+    if stat.S_ISREG(mode):
+        # Whoever names a link means the file behind it.
+        return iter((_scan_file(root, matcher, most_bytes, os.O_RDONLY),))
+    raise ConfigurationError(f"{root} is neither a folder nor a file; for a pipe: scan stdin")
 
 
 def scan_stream(stream: BinaryIO, matcher: Scans, most_bytes: int = MOST_BYTES) -> Inspection:
@@ -33,26 +43,36 @@ def scan_stream(stream: BinaryIO, matcher: Scans, most_bytes: int = MOST_BYTES) 
     return _inspect("-", data[:most_bytes], matcher, partial)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    if not root.is_dir():
-        yield root
-        return
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name != ".git")
-        yield from (Path(folder) / name for name in sorted(names))
+def _scan_below(root: Path, matcher: Scans, most_bytes: int) -> Iterator[Inspection]:
+    # A list of folders, not recursion: a hostile tree is deeper than Python's stack.
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+            # Pipes, sockets and devices are not even opened: that alone can have effects.
+            files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+            inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            yield Inspection(partial=(f"{folder}: {error.strerror}",))
+            continue
+        for name in files:
+            yield _scan_file(folder / name, matcher, most_bytes, os.O_RDONLY | os.O_NOFOLLOW)
+        folders += [folder / name for name in reversed(inner) if name != ".git"]
 
 
-def _scan_file(path: Path, matcher: Scans, most_bytes: int) -> Inspection:
+def _scan_file(path: Path, matcher: Scans, most_bytes: int, flags: int) -> Inspection:
+    def opener(name: str, _flags: int) -> int:
+        # Not blocking: a pipe may have taken the file's place since it was listed.
+        return os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
     try:
-        # Not blocking and not following: a pipe or a link may take a regular file's place.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return Inspection()
+        with open(path, "rb", opener=opener) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Inspection(partial=(f"{path}: is no regular file any more",))
             data = file.read(most_bytes + 1)
     except OSError as error:
-        if path.is_symlink() or path.is_socket():
-            return Inspection()
         return Inspection(partial=(f"{path}: {error.strerror}",))
     if len(data) > most_bytes:
         return Inspection(partial=(f"{path}: larger than {most_bytes} bytes",))

@@ -23,11 +23,12 @@ MAX_BODY = 25 * 1024 * 1024  # bytes; GitHub sends nothing larger
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_REF = 4_096
+_HALF = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, no encoding can hold it
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """A push as announced: free text raw, object ids checked."""
+    """A push as announced: free text raw but well-formed, object ids checked."""
 
     hook: str
     body_digest: str
@@ -90,7 +91,7 @@ def parse(hook: Hook, body: bytes, content_type: str) -> Push | Ping | Ignored:
             raise PayloadInvalidError(f"{field} is not an object id.")
     digest = hashlib.sha256(body).hexdigest()
     forced = payload.get("forced") is True
-    return Push(hook.id, digest, name, ref, before, after, forced)
+    return Push(hook.id, digest, name, _HALF.sub("\ufffd", ref), before, after, forced)
 
 
 def _decode(body: bytes, content_type: str) -> dict[str, Any]:
