@@ -149,7 +149,8 @@ else
 fi
 rm -f .venv/.built-*
 find_installer
-if [ -e .venv/ca-certificates.crt ] && [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then
+if [ -e .venv/ca-certificates.crt ] && [ ! -e /etc/ssl/certs/ca-certificates.crt ] &&
+    ! "${installer[@]}" config list | grep '\.cert=' >/dev/null; then # the machine's own setting counts more
     export PIP_CERT="${PIP_CERT:-$root/.venv/ca-certificates.crt}"
 fi
 
