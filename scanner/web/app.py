@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from scanner import __version__
 from scanner.bootstrap import Services
 from scanner.db import audit, incidents
-from scanner.db.engine import is_reachable, reader
-from scanner.errors import IntakeError, PayloadTooLargeError
+from scanner.db.engine import reader
+from scanner.db.upgrade import is_current
+from scanner.errors import (
+    IntakeError,
+    PayloadTooLargeError,
+    StoreUnavailableError,
+    name_of,
+)
 from scanner.model import Secret
 from scanner.ports import Waker
 from scanner.sources import github_push
 from scanner.worker import SCAN
+
+log = logging.getLogger(__name__)
 
 _bearer = HTTPBearer(auto_error=False)
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -54,8 +65,18 @@ def create_app(services: Services, waker: Waker) -> FastAPI:
     async def refuse(_request: Request, error: IntakeError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, status_code=error.status)
 
-    @app.exception_handler(OperationalError)
-    async def unavailable(_request: Request, _error: OperationalError) -> JSONResponse:
+    @app.exception_handler(HTTPException)
+    async def no_such_route(_request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
+        return JSONResponse({"error": "The request ended too early."}, status_code=400)
+
+    @app.exception_handler(SQLAlchemyError)
+    @app.exception_handler(StoreUnavailableError)
+    async def unavailable(_request: Request, error: Exception) -> JSONResponse:
+        log.error("the database did not answer: %s", name_of(error))
         return JSONResponse(
             {"error": "The database did not answer; nothing was accepted, send it again."},
             status_code=503,
@@ -125,10 +146,11 @@ def create_app(services: Services, waker: Waker) -> FastAPI:
         return {"status": "ok"}
 
     @app.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """Say that the database answers."""
-        is_reachable(database)
-        return {"status": "ready"}
+    def readyz() -> JSONResponse:
+        """Say that the database answers, and has the schema that pushes are stored in."""
+        if not is_current(database):
+            return JSONResponse({"error": "The database's schema is another one."}, 503)
+        return JSONResponse({"status": "ready"})
 
     @app.get("/")
     def index() -> dict[str, str]:
