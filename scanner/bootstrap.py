@@ -93,7 +93,10 @@ class Services:
     @cached_property
     def guard(self) -> ConnectGuard:
         """Where connections may go."""
-        return ConnectGuard(self.settings.allow_hosts)
+        try:
+            return ConnectGuard(self.settings.allow_hosts)
+        except ValueError as error:
+            raise ConfigurationError(f"PATROL_ALLOW_HOSTS: {error}") from None
 
     @cached_property
     def fetcher(self) -> SmartHttpFetcher:
@@ -140,12 +143,20 @@ class Services:
         )
 
     @cached_property
+    def email(self) -> EmailChannel:
+        """Where mail goes out."""
+        try:
+            return EmailChannel(self.settings.smtp, self.settings.mail_from)
+        except ValueError as error:
+            raise ConfigurationError(f"PATROL_SMTP_URL or PATROL_MAIL_FROM: {error}") from None
+
+    @cached_property
     def deliverer(self) -> Deliverer:
         """Outbox -> mail."""
         settings = self.settings
         return Deliverer(
             engine=self.database,
-            channel=EmailChannel(settings.smtp, settings.mail_from),
+            channel=self.email,
             renderer=Renderer(),
             operator_email=settings.operator_email,
             issuer_name=settings.issuer_name,

@@ -15,9 +15,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from scanner.errors import ConfigurationError
@@ -100,9 +109,9 @@ class Settings(BaseSettings):
         "azure-devops-pat-legacy",
     )
     host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    smtp_port: int = Field(default=8025, ge=0, le=65535)
-    mail_port: int = Field(default=8026, ge=0, le=65535)
+    port: int = Field(default=8080, ge=1, le=65535)
+    smtp_port: int = Field(default=8025, ge=1, le=65535)
+    mail_port: int = Field(default=8026, ge=1, le=65535)
     fetch_max_bytes: int = Field(default=512 << 20, ge=1 << 10)
     fetch_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     inspect_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
@@ -137,9 +146,40 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         try:
-            return json.loads(value)
+            hooks = json.loads(value)
         except json.JSONDecodeError:
             raise ValueError("it is not valid JSON") from None
+        if not isinstance(hooks, list):
+            raise ValueError("it must be a JSON list of hooks")  # noqa: TRY004 (pydantic's way)
+        return hooks
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _check_data_dir(cls, value: Any) -> Any:
+        if value == "":  # it would be whatever folder one stands in
+            raise ValueError("it is empty")
+        return value
+
+    @field_validator("github_url", "public_url")
+    @classmethod
+    def _check_web_address(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "https://unset")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it must be an address such as https://host")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"[a-z][a-z+]*://", value.get_secret_value()):
+            raise ValueError("it must be an address such as redis://host:6379/0")
+        return value
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if len({self.port, self.smtp_port, self.mail_port}) != len(("web", "smtp", "mail")):
+            raise ValueError("PATROL_PORT, PATROL_SMTP_PORT and PATROL_MAIL_PORT must differ")
+        return self
 
     def secret_file(self, name: str) -> Path:
         """Where a secret that was made here lives."""
@@ -328,6 +368,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         return Settings(**(overrides or {}))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = "_".join(str(part) for part in first["loc"][:1]).upper() or "settings"
         said = first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"PATROL_{name}: {said}.") from None
+        if first["loc"]:
+            said = f"PATROL_{str(first['loc'][0]).upper()}: {said}"
+        raise ConfigurationError(f"{said}.") from None

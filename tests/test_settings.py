@@ -43,7 +43,8 @@ def refusal(call: Callable[[], Any]) -> str:
     return said
 
 
-def test_without_any_setting_it_starts() -> None:
+def test_without_any_setting_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     del os.environ["PATROL_DATA_DIR"]
     settings = load_settings()
     assert settings.data_dir == Path("patrol-data")
@@ -112,12 +113,19 @@ def test_every_setting_may_come_from_a_file(tmp_path: Path) -> None:
         "hooks": json.dumps([{"id": "a", "secrets": [GOOD]}]), "port": "81", "data_dir": "d",
         "smtp_port": "82", "mail_port": "83", "fetch_max_bytes": "2048", "fetch_timeout": "1",
         "inspect_timeout": "2", "lease_seconds": "3", "max_attempts": "4", "max_retries": "0",
+        "github_url": "https://git.example", "public_url": "https://patrol.example",
+        "broker_url": "redis://redis.example",
     }  # fmt: skip
     for name in Settings.model_fields:
         file.write_text(values.get(name, "text") + "\n")
         os.environ[f"PATROL_{name.upper()}_FILE"] = str(file)
         assert getattr(load_settings(), name) != Settings.model_fields[name].default
         del os.environ[f"PATROL_{name.upper()}_FILE"]
+
+
+def test_two_servers_cannot_share_a_port() -> None:
+    os.environ["PATROL_MAIL_PORT"] = "8080"
+    assert "must differ" in refusal(load_settings)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -136,7 +144,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("PORT", HUSH), ("PORT", "-1"), ("PORT", "65536"), ("PORT", ""), ("SMTP_PORT", "8.5"),
+        ("DATA_DIR", ""), ("GITHUB_URL", HUSH), ("PUBLIC_URL", "ftp://" + HUSH), ("PORT", "0"),
+        ("BROKER_URL", HUSH), ("PORT", HUSH), ("PORT", "-1"),
+        ("PORT", "65536"), ("PORT", ""), ("SMTP_PORT", "8.5"),
         ("MAIL_PORT", "0x50"), ("FETCH_MAX_BYTES", "1023"), ("FETCH_MAX_BYTES", "1GB"),
         ("FETCH_TIMEOUT", "0"), ("FETCH_TIMEOUT", "nan"), ("INSPECT_TIMEOUT", "inf"),
         ("LEASE_SECONDS", "inf"), ("LEASE_SECONDS", "-0.1"), ("MAX_ATTEMPTS", "0"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -9,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from scanner.db.engine import reader
 from scanner.errors import ConfigurationError
@@ -24,9 +27,10 @@ def _config(connection: Connection | None = None) -> Config:
 def upgrade_database(engine: Engine) -> None:
     """Apply every missing migration in one transaction; safe to run twice and at once.
 
-    Errors: `ConfigurationError` for a database that a newer version has upgraded.
+    Errors: `ConfigurationError` for a file that is no database, and for a database that a newer
+    version has upgraded.
     """
-    with engine.begin() as connection:
+    with _reading_what_is_there(), engine.begin() as connection:
         config = _config(connection)
         present = MigrationContext.configure(connection).get_current_revision()
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
@@ -41,5 +45,18 @@ def upgrade_database(engine: Engine) -> None:
 def is_current(engine: Engine) -> bool:
     """True when the database is at this version's newest migration."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
-    with reader(engine).connect() as connection:
+    with _reading_what_is_there(), reader(engine).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision() == head
+
+
+@contextmanager
+def _reading_what_is_there() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError:
+        raise  # busy, or away: another time it may be well
+    except DatabaseError as error:
+        raise ConfigurationError(
+            f"The database cannot be read ({error.orig}); restore a back-up, or set "
+            "PATROL_DATABASE_URL or PATROL_DATA_DIR to another place."
+        ) from None

@@ -17,6 +17,7 @@ from scanner.matcher.shape import byte_class, read_shape
 from scanner.patterns.template import parse_template
 
 _MOST_WIDTH = 4_096  # bytes; wider tokens would make every window expensive
+_MOST_SHOWN = 32  # characters of a mask's prefix
 _LEAST_BITS = 128  # of a generated token: an issued one must not be guessed
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # ids and issuers: they end in paths and metrics
 _MOST_NAME = 64
@@ -113,6 +114,8 @@ def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
     )
     if pattern.bounds:
         byte_class(pattern.bounds)
+    if pattern.mask_prefix > _MOST_SHOWN:
+        raise ValueError(f"mask_prefix is more than {_MOST_SHOWN}; no mail has room for that")
     if not 0 <= pattern.mask_prefix <= shape.literal_prefix:
         # A longer one would show a part of the secret in every mail (law 1).
         raise ValueError(

@@ -183,6 +183,19 @@ def test_a_missing_git_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def children_of(parent: int) -> list[str]:
+    """Process ids, from /proc: a bare machine has no pgrep."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+        if int(fields[1]) == parent:
+            found.append(stat.parent.name)
+    return found
+
+
 def test_afterwards_it_stays_up_and_ctrl_c_stops_it(tmp_path: Path) -> None:
     env = environment(tmp_path / "data")
     running = subprocess.Popen(
@@ -190,23 +203,23 @@ def test_afterwards_it_stays_up_and_ctrl_c_stops_it(tmp_path: Path) -> None:
         env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    assert running.stdout is not None
-    output = []
-    for line in running.stdout:
-        output.append(line.rstrip())
-        if line.startswith("Ctrl-C"):
-            break
-    said = "\n".join(output)
-    pages = re.findall(r"http://127\.0\.0\.1:\d+/\S*", said)
-    assert f"http://127.0.0.1:{env['PATROL_MAIL_PORT']}/" in pages
-    for page in {page for page in pages if "webhooks" not in page}:
-        assert httpx2.get(page, trust_env=False).status_code == 200
-    children = subprocess.run(
-        ["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert len(children) >= 4
-    running.send_signal(signal.SIGINT)
-    rest, _ = running.communicate(timeout=60)
+    try:
+        assert running.stdout is not None
+        output = []
+        for line in running.stdout:
+            output.append(line.rstrip())
+            if line.startswith("Ctrl-C"):
+                break
+        pages = re.findall(r"http://127\.0\.0\.1:\d+/\S*", "\n".join(output))
+        assert f"http://127.0.0.1:{env['PATROL_MAIL_PORT']}/" in pages
+        for page in {page for page in pages if "webhooks" not in page}:
+            assert httpx2.get(page, trust_env=False).status_code == 200
+        children = children_of(running.pid)
+        assert len(children) >= 4
+        running.send_signal(signal.SIGINT)
+        rest, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 0
     assert rest.strip().splitlines()[-1] == "Stopping."
     assert [pid for pid in children if Path("/proc", pid).exists()] == []
