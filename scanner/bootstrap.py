@@ -45,7 +45,10 @@ class Services:
     def database(self) -> Engine:
         """The database, refused when its schema or its keys are not ours."""
         if not is_current(self.engine):
-            raise ConfigurationError("The database needs an upgrade; run: patrol db upgrade")
+            raise ConfigurationError(
+                "The database is new, or of an older version; run: patrol db upgrade "
+                "(patrol up does so by itself)."
+            )
         with self.engine.begin() as connection:
             check_keys(connection, "pepper", self.settings.pepper_ring)
             check_keys(connection, "fingerprint", self.settings.fingerprint_ring)

@@ -15,30 +15,30 @@ from scanner.worker import DELIVER, RESPOND, SCAN, SEAL, TICK, CeleryWaker
 
 
 def register(app: Celery, services: Services) -> None:
-    """Add Patrol's tasks to the app."""
+    """Add Patrol's tasks to this app alone: they work on `services`."""
     waker = CeleryWaker(app)
 
-    @app.task(name=SCAN)
+    @app.task(name=SCAN, shared=False)
     def scan() -> None:
         if services.scanner.run_batch():
             waker.wake(RESPOND)
             waker.wake(SCAN)  # more may wait behind this batch
             seal_all(services)  # every step seals its own events: no free worker is needed
 
-    @app.task(name=RESPOND)
+    @app.task(name=RESPOND, shared=False)
     def respond() -> None:
         if services.responder.run_batch():
             waker.wake(DELIVER)
             waker.wake(RESPOND)
             seal_all(services)
 
-    @app.task(name=DELIVER)
+    @app.task(name=DELIVER, shared=False)
     def deliver() -> None:
         if services.deliverer.run_batch():
             waker.wake(DELIVER)
             seal_all(services)
 
-    @app.task(name=TICK)
+    @app.task(name=TICK, shared=False)
     def tick() -> None:
         """Beat's task: due watches become scans, and lost work is found again."""
         with services.database.begin() as connection:
@@ -52,7 +52,7 @@ def register(app: Celery, services: Services) -> None:
         for task in sorted(waiting):
             waker.wake(task)
 
-    @app.task(name=SEAL)
+    @app.task(name=SEAL, shared=False)
     def seal() -> None:
         seal_all(services)
 

@@ -52,8 +52,12 @@ class EmailChannel:
         self._timeout = timeout
 
     def __repr__(self) -> str:
-        server = self._server
-        return f"EmailChannel({server.scheme}://{server.host}:{server.port})"
+        return f"EmailChannel({self.address})"
+
+    @property
+    def address(self) -> str:
+        """The server's address, without credentials."""
+        return f"{self._server.scheme}://{self._server.host}:{self._server.port}"
 
     def send(self, notice: Notice, mail: Rendered) -> None:
         """Deliver one mail.
@@ -70,6 +74,10 @@ class EmailChannel:
             self._deliver(server, message, notice.to)
         finally:
             server.close()
+
+    def check(self) -> None:
+        """Connect and sign in, and send nothing. Raises `DeliveryError`."""
+        self._connect().close()
 
     def _compose(self, notice: Notice, mail: Rendered) -> EmailMessage:
         message = EmailMessage(policy=SMTP)

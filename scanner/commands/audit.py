@@ -21,7 +21,7 @@ def list_(limit: int, style: str) -> None:
     """List the newest events, oldest first."""
     with reader(services().database).connect() as connection:
         rows = trail.list_events(connection, limit=limit)
-    show(rows, style, ("sequence", "at", "action", "actor", "incident_id", "token_id"))
+    show(rows, style, ("at", "action", "actor", "incident_id"))
 
 
 @audit.command()

@@ -20,6 +20,9 @@ format_option = click.option(
 )
 
 
+_TIMES = frozenset({"at", "opened_at", "seen_at", "changed_at", "next_due"})
+
+
 def services() -> Services:
     """Services from the environment."""
     return Services(load_settings())
@@ -40,10 +43,17 @@ def show(rows: Sequence[Mapping[str, Any]], style: str, columns: Sequence[str]) 
         return
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        # What is copied or compared stays on one line; the rest folds.
+        whole = column == "id" or column.endswith("_id") or column in _TIMES
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=whole)
     for row in rows:
-        table.add_row(*(printable(_cell(row[column])) for column in columns))
+        table.add_row(*(_shown(column, row[column]) for column in columns))
     Console(markup=False, highlight=False).print(table)
+
+
+def _shown(column: str, value: Any) -> str:
+    text = printable(_cell(value))
+    return text[:16].replace("T", " ") if column in _TIMES else text  # minutes; JSON has them all
 
 
 def _cell(value: Any) -> str:

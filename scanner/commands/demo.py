@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import secrets
-import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ import httpx2
 from sqlalchemy import select
 
 from scanner.bootstrap import Services
-from scanner.commands.service import addresses
+from scanner.commands.service import addresses, check_settings, stop_on_signals
 from scanner.db import audit, policies, watches
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
@@ -244,7 +243,7 @@ def demo(*, once: bool) -> None:
 
     Everything happens on this machine, in the data directory; then it stays up, as patrol up does.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    stop_on_signals()
     git("--version")
     first = load_settings()
     _refuse_real_services(first)
@@ -265,7 +264,7 @@ def demo(*, once: bool) -> None:
             )
             if not policy.auto_revoke or policy.version == 0:
                 policies.set_auto_revoke(connection, _ORGANISATION, enabled=True, actor="demo")
-        _ = built.matcher, built.sealer, settings.api_bearer, settings.all_hooks
+        check_settings(built)
         click.echo("Starting web, worker, beat, mail catcher and a git host on loopback.")
         with Supervisor(settings, extra) as supervisor:
             story = _Demo(built, server, Path(folder))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import smtplib
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 import click
 from sqlalchemy import func, select
 
+from notifier.errors import DeliveryError
 from scanner.bootstrap import Services
 from scanner.commands.common import services
 from scanner.db import audit, freezes, leases
@@ -85,15 +84,13 @@ def _audit(built: Services) -> str:
 
 
 def _mail(built: Services) -> str:
-    parts = urlsplit(built.settings.smtp)
-    host, port = parts.hostname or "", parts.port or 25
     try:
-        with smtplib.SMTP(host, port, timeout=5):
-            return f"{host}:{port} answers"
-    except OSError as error:
+        built.email.check()
+    except DeliveryError as error:
         raise ConfigurationError(
-            f"{host}:{port} does not answer ({error}); start patrol up or set PATROL_SMTP_URL"
+            f"{built.email.address}: {error}; start patrol up, or set PATROL_SMTP_URL"
         ) from None
+    return f"{built.email.address} answers"
 
 
 _CHECKS: tuple[tuple[str, Callable[[Services], str]], ...] = (

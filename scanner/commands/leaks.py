@@ -23,7 +23,7 @@ def list_(style: str) -> None:
     """List leaks, newest first."""
     with reader(services().database).connect() as connection:
         rows = incidents.list_incidents(connection)
-    show(rows, style, ("id", "phase", "token", "mask", "organisation", "sightings", "opened_at"))
+    show(rows, style, ("id", "phase", "token", "sightings", "opened_at"))
 
 
 @leaks.command("show")
@@ -41,4 +41,5 @@ def show_(incident_id: str, style: str) -> None:
         return
     show([{"field": k, "value": v} for k, v in rows[0].items()], style, ("field", "value"))
     click.echo()
-    show(places, style, ("repository", "path", "line", "commit", "seen_at"))
+    short = [{**place, "commit": (place["commit"] or "-")[:12]} for place in places]
+    show(short, style, ("repository", "path", "line", "commit", "seen_at"))

@@ -25,7 +25,7 @@ def list_(style: str) -> None:
         {"id": p.id, "issuer": p.issuer, "name": p.name, "checksum": p.checksum, "own": p.own}
         for p in load(load_settings().own_patterns).patterns
     ]
-    show(rows, style, ("id", "issuer", "name", "checksum"))
+    show(rows, style, ("id", "name", "checksum"))
 
 
 @patterns.command()

@@ -24,7 +24,7 @@ def _prepare(built: Services) -> Services:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     if "PATROL_SUPERVISED" in os.environ:
-        die_with_parent()
+        die_with_parent(int(os.environ["PATROL_SUPERVISED"]))
     return built
 
 
@@ -33,8 +33,8 @@ def up() -> None:
     """Run everything on this machine, on SQLite, until Ctrl-C."""
     built = services()
     upgrade_database(built.engine)
-    _ = built.database, built.matcher
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    check_settings(built)
+    stop_on_signals()
     with Supervisor(built.settings) as supervisor:
         addresses(built)
         try:
@@ -42,6 +42,20 @@ def up() -> None:
         except KeyboardInterrupt:
             click.echo("Stopping.")
     seal_all(built)
+
+
+def check_settings(built: Services) -> None:
+    """Say here and now what a child process would say in its log."""
+    settings = built.settings
+    _ = built.database, built.matcher, built.sealer, built.email, built.guard
+    _ = settings.all_hooks, settings.api_bearer
+
+
+def stop_on_signals() -> None:
+    """Let SIGINT and SIGTERM end the command, even where a shell started it in the background and
+    told it to ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def addresses(built: Services) -> None:
@@ -69,7 +83,7 @@ def web() -> None:
 def worker(concurrency: int) -> None:
     """Take work from the database, woken by the broker."""
     built = _prepare(services())
-    _ = built.database
+    check_settings(built)
     app = make_app(built.settings)
     register(app, built)
     app.worker_main(

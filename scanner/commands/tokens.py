@@ -64,7 +64,7 @@ def issue(
 @format_option
 def list_(style: str) -> None:
     """List tokens."""
-    columns = ("id", "name", "organisation", "owner", "mask", "validity")
+    columns = ("id", "name", "owner", "mask", "validity")
     show(services().store.list_tokens(), style, columns)
 
 

@@ -21,6 +21,12 @@ def seconds(text: str) -> float:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _period(length: float) -> str:
+    """Return "6h" for 21600: the largest unit that fits."""
+    unit = next(unit for unit in reversed(_UNITS) if length % _UNITS[unit] == 0 or unit == "s")
+    return f"{length / _UNITS[unit]:g}{unit}"
+
+
 @click.group()
 def watch() -> None:
     """Repositories that are scanned on a schedule."""
@@ -46,7 +52,8 @@ def list_(style: str) -> None:
     """List watched repositories."""
     with reader(services().database).connect() as connection:
         rows = watches.list_watches(connection)
-    show(rows, style, ("repository", "every_seconds", "next_due", "host"))
+    rows = [{**row, "every": _period(row["every_seconds"])} for row in rows]
+    show(rows, style, ("repository", "every", "next_due", "host"))
 
 
 @watch.command()

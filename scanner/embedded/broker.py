@@ -6,6 +6,7 @@ still empty dies of it. Here a message is written beside the queue and renamed i
 
 from __future__ import annotations
 
+import logging
 import uuid
 from pathlib import Path
 from queue import Empty
@@ -16,6 +17,8 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport.filesystem import Channel, Transport
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import dumps, loads
+
+log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
 _LONGEST_WAIT = 0.2  # seconds; the worker asks for 2, and its stop waits for that
@@ -38,7 +41,9 @@ class AtomicChannel(Channel):
         temporary.replace(folder / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
-        for path in sorted(Path(self.data_folder_in).glob(f"[!.]*.{queue}.msg")):
+        for path in sorted(Path(self.data_folder_in).glob(f"*.{queue}.msg")):
+            if path.name.partition(".")[2] != f"{queue}.msg":
+                continue  # not written to its end, or of a queue whose name ends like ours
             taken = Path(self.processed_folder) / path.name
             try:
                 path.rename(taken)
@@ -46,7 +51,11 @@ class AtomicChannel(Channel):
                 continue  # another consumer was faster
             payload = taken.read_bytes()
             taken.unlink()
-            return loads(bytes_to_str(payload))
+            try:
+                return loads(bytes_to_str(payload))
+            except ValueError:
+                # A power cut can leave a file empty. It was a wake: the sweep finds its work.
+                log.warning("a damaged message of the embedded broker was dropped")
         raise Empty
 
 

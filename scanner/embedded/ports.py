@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from scanner.errors import ConfigurationError
@@ -14,6 +15,10 @@ def check_port_free(host: str, port: int, setting: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                raise ConfigurationError(
+                    f"{host} is no address of this machine; set PATROL_HOST to one that is."
+                ) from None
             raise ConfigurationError(
                 f"Port {port} on {host} cannot be used ({error.strerror}); "
                 f"set {setting} to a free one."

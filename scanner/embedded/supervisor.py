@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ import httpx2
 from scanner.embedded.ports import check_port_free
 from scanner.errors import ConfigurationError
 from scanner.settings import Settings, prepare_data_dir
+from scanner.text import printable
 
 _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 30.0
@@ -23,19 +25,35 @@ _STOP_SECONDS = 20.0
 _ORDER = ("web", "beat", "worker", "mail")
 
 
-def die_with_parent() -> None:
-    """Ask Linux to stop this process when its parent is gone, however it went."""
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to stop this process when `parent`, which started it, is gone, however it went."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it went before we could ask
+            signal.raise_signal(signal.SIGTERM)
 
 
 class Supervisor:
-    """Runs Patrol's processes; a context manager that leaves none behind."""
+    """Runs Patrol's processes; a context manager that leaves none behind.
 
-    def __init__(self, settings: Settings, extra: dict[str, str] | None = None) -> None:
+    `extra` is added to their environment. The web process must answer within `start_seconds`; one
+    that does not stop within `stop_seconds` of being told to is killed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        extra: dict[str, str] | None = None,
+        *,
+        start_seconds: float = _START_SECONDS,
+        stop_seconds: float = _STOP_SECONDS,
+    ) -> None:
         self._settings = settings
-        self._environment = {**os.environ, **(extra or {}), "PATROL_SUPERVISED": "1"}
+        supervised = {"PATROL_SUPERVISED": str(os.getpid())}
+        self._environment = {**os.environ, **(extra or {}), **supervised}
+        self._start_seconds, self._stop_seconds = start_seconds, stop_seconds
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._log_starts: dict[str, int] = {}
         self._logs = settings.data_dir / "logs"
 
     def __enter__(self) -> Supervisor:
@@ -67,6 +85,7 @@ class Supervisor:
 
     def _start(self, role: str) -> None:
         with (self._logs / f"{role}.log").open("ab") as log:
+            self._log_starts[role] = log.tell()
             # A session of its own: Ctrl-C reaches the supervisor alone, which stops them in order.
             self._children[role] = subprocess.Popen(
                 [sys.executable, "-m", "scanner.cli", role],
@@ -78,27 +97,36 @@ class Supervisor:
             )
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        address = f"http://{self._settings.host}:{self._settings.port}/readyz"
+        deadline = time.monotonic() + self._start_seconds
+        host = self._settings.host
+        address = f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}/readyz"
         while True:
             self.check()
-            try:
+            with suppress(httpx2.TransportError):
                 if httpx2.get(address, timeout=1, trust_env=False).status_code == 200:
                     return
-            except httpx2.TransportError:
-                if time.monotonic() > deadline:
-                    raise ConfigurationError(
-                        f"The web process did not start; see {self._logs}/web.log"
-                    ) from None
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"The web process is not ready after {self._start_seconds:g} s; "
+                    f"see {self._logs}/web.log"
+                )
             time.sleep(0.05)  # polling another process: there is no event to wait for
 
     def check(self) -> None:
         """Raise when a child ended by itself."""
         for role, child in self._children.items():
-            if child.poll() is not None:
-                tail = (self._logs / f"{role}.log").read_text(errors="replace").strip()
-                last = tail.splitlines()[-1] if tail else "it said nothing"
-                raise ConfigurationError(f"The {role} process ended: {last}")
+            status = child.poll()
+            if status is not None:
+                how = f"signal {-status}" if status < 0 else f"exit code {status}"
+                raise ConfigurationError(
+                    f"The {role} process ended ({how}): {self._last_words(role)}"
+                )
+
+    def _last_words(self, role: str) -> str:
+        with (self._logs / f"{role}.log").open("rb") as log:
+            log.seek(self._log_starts[role])  # not what an earlier run said
+            lines = log.read().decode("utf-8", "replace").strip().splitlines()
+        return printable(lines[-1]) if lines else "it said nothing"
 
     def wait(self) -> None:
         """Stay until a child ends or a signal interrupts."""
@@ -113,11 +141,11 @@ class Supervisor:
             if child is None:
                 continue
             child.terminate()
-            try:
-                child.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(self._stop_seconds)
+            with suppress(ProcessLookupError):  # nothing is left of its session, as it should be
                 os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            child.wait()
 
 
 def mail_directory(settings: Settings) -> Path:
