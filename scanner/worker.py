@@ -49,7 +49,7 @@ def make_app(settings: Settings) -> Celery:
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         enable_utc=True,
-        # A wake that waited longer than this is worth nothing: the sweep has come since.
+        # Beyond its lease another worker may have the work.
         task_time_limit=settings.lease_seconds,
         beat_scheduler="celery.beat:Scheduler",
         beat_max_loop_interval=_BEAT_SECONDS,

@@ -20,6 +20,7 @@ from scanner.db import audit, incidents
 from scanner.db.engine import reader
 from scanner.db.upgrade import is_current
 from scanner.errors import (
+    ConfigurationError,
     IntakeError,
     PayloadTooLargeError,
     StoreUnavailableError,
@@ -75,6 +76,7 @@ def create_app(services: Services, waker: Waker) -> FastAPI:
 
     @app.exception_handler(SQLAlchemyError)
     @app.exception_handler(StoreUnavailableError)
+    @app.exception_handler(ConfigurationError)  # e.g. the file is no database any more
     async def unavailable(_request: Request, error: Exception) -> JSONResponse:
         log.error("the database did not answer: %s", name_of(error))
         return JSONResponse(

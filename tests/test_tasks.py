@@ -1,0 +1,242 @@
+"""The tasks and the clock that starts them: named, without arguments, each waking the next."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.backends.base import DisabledBackend
+from kombu.exceptions import ContentDisallowed
+from sqlalchemy import func, select, update
+
+from scanner.bootstrap import Services
+from scanner.db.audit import record, verify
+from scanner.db.engine import reader
+from scanner.db.schema import incidents, outbox, scans, tokens, watches
+from scanner.db.upgrade import upgrade_database
+from scanner.db.watches import add_watch
+from scanner.embedded.git_server import GitServer
+from scanner.matcher.mask import mask
+from scanner.model import AuditAction
+from scanner.patterns.generate import generate
+from scanner.settings import load_settings
+from scanner.sources.github_push import Push
+from scanner.stores.sql import ensure_owner
+from scanner.tasks import register, seal_all
+from scanner.worker import DELIVER, QUEUE, RESPOND, SCAN, SEAL, TICK, make_app
+
+ALL = {SCAN, RESPOND, DELIVER, TICK, SEAL}
+
+
+class Room:
+    """The worker's side, without a worker: tasks are called, and wakes are looked at."""
+
+    def __init__(self, **values: Any) -> None:
+        self.services = Services(load_settings(values))
+        upgrade_database(self.services.engine)
+        self.app: Celery = make_app(self.services.settings)
+        register(self.app, self.services)
+        self.queue = Path(values["data_dir"]) / "broker" / "queue"
+
+    def run(self, task: str) -> None:
+        self.app.tasks[task]()
+
+    def wakes(self) -> list[str]:
+        """Take all wakes there are; returns the names of their tasks, oldest first."""
+        taken = []
+        for file in sorted(self.queue.iterdir()):
+            taken.append(json.loads(file.read_bytes())["headers"]["task"])
+            file.unlink()
+        return taken
+
+    def count(self, table: Any, *conditions: Any) -> int:
+        with reader(self.services.database).connect() as connection:
+            query = select(func.count()).select_from(table).where(*conditions)
+            return connection.execute(query).scalar_one()
+
+    def unsealed(self) -> int:
+        with reader(self.services.database).connect() as connection:
+            result = verify(connection)
+        assert result.problems == ()
+        return result.unsealed
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Callable[..., Room]]:
+    built: list[Room] = []
+
+    def make(**values: Any) -> Room:
+        built.append(Room(data_dir=tmp_path / "data", **values))
+        return built[-1]
+
+    yield make
+    for room in built:
+        room.services.inspector.close()
+        room.services.engine.dispose()
+
+
+@pytest.fixture
+def room(build: Callable[..., Room]) -> Room:
+    return build()
+
+
+def push(services: Services, name: str = "acme/app", after: str = "a" * 40) -> str:
+    body = hashlib.sha256(name.encode()).hexdigest()
+    one = Push("default", body, name, "refs/heads/main", "0" * 40, after, False)
+    return services.intake.accept(one, None)[0]
+
+
+# What is registered.
+
+
+def test_every_name_a_wake_can_carry_has_its_task(room: Room) -> None:
+    ours = {name for name in room.app.tasks if not name.startswith("celery.")}
+    assert ours == ALL
+    assert all(name.startswith("patrol.") for name in ALL)
+    assert len(ALL) == 5
+
+
+def test_no_task_takes_an_argument_or_keeps_a_result(room: Room) -> None:
+    for name in ALL:
+        task = room.app.tasks[name]
+        assert not inspect.signature(task.run).parameters
+        assert task.ignore_result
+        assert task.run.__annotations__["return"] == "None"
+        with pytest.raises(TypeError):
+            task.apply_async(args=["a raw token"])  # refused before it is sent
+    assert room.wakes() == []
+    assert isinstance(room.app.backend, DisabledBackend)
+    assert room.app.conf.result_backend is None
+
+
+def test_messages_are_json_and_nothing_else(room: Room) -> None:
+    conf = room.app.conf
+    assert (conf.accept_content, conf.task_serializer) == (["json"], "json")
+    with room.app.connection_for_write() as connection:
+        queue = connection.SimpleQueue(QUEUE)
+        queue.put({"x": 1}, serializer="pickle")
+        message = queue.get_nowait()
+        message.accept = set(conf.accept_content)
+        with pytest.raises(ContentDisallowed):
+            message.decode()
+        message.ack()
+        queue.close()
+
+
+def test_a_worker_that_dies_gives_its_work_back_and_takes_one_wake_at_a_time(room: Room) -> None:
+    conf = room.app.conf
+    assert conf.task_acks_late
+    assert conf.task_reject_on_worker_lost
+    assert conf.worker_prefetch_multiplier == 1
+    assert not conf.worker_send_task_events
+    assert not conf.worker_enable_remote_control
+
+
+def test_beat_ticks_and_seals_every_second(room: Room) -> None:
+    schedule = room.app.conf.beat_schedule
+    assert {(entry["task"], entry["schedule"]) for entry in schedule.values()} == {
+        (TICK, 1.0),
+        (SEAL, 1.0),
+    }
+    for entry in schedule.values():
+        assert "args" not in entry
+        assert 0 < entry["options"]["expires"] <= 10  # a stopped worker finds few of them
+    assert room.app.conf.beat_max_loop_interval <= 1
+
+
+def test_a_task_may_not_run_longer_than_its_lease(build: Callable[..., Room]) -> None:
+    assert build(lease_seconds=7).app.conf.task_time_limit == 7
+
+
+# What they do.
+
+
+def test_with_nothing_to_do_nobody_is_woken(room: Room) -> None:
+    for name in sorted(ALL):
+        room.run(name)
+    assert room.wakes() == []
+
+
+def test_a_tick_turns_a_due_watch_into_a_scan_once(room: Room) -> None:
+    with room.services.database.begin() as connection:
+        add_watch(connection, "https://github.com", "acme/app", 3_600, "test")
+    room.run(TICK)
+    assert room.wakes() == [SCAN]
+    assert room.count(scans, scans.c.source == "watch") == 1
+    room.run(TICK)
+    assert room.wakes() == [SCAN]  # it still waits: a wake may have been lost
+    assert room.count(scans) == 1
+    with room.services.database.begin() as connection:
+        connection.execute(update(watches).values(next_due=watches.c.next_due - 3_600_001))
+    room.run(TICK)
+    assert room.count(scans) == 2
+
+
+def test_a_tick_finds_work_whose_wake_was_lost(room: Room) -> None:
+    push(room.services)
+    room.run(TICK)
+    assert room.wakes() == [SCAN]
+    with room.services.database.begin() as connection:
+        connection.execute(update(scans).values(state="running", lease_until=2**60))
+    room.run(TICK)
+    assert room.wakes() == []  # somebody is at it
+    with room.services.database.begin() as connection:
+        connection.execute(update(scans).values(lease_until=1))
+    room.run(TICK)
+    assert room.wakes() == [SCAN]  # and is gone
+
+
+def test_sealing_seals_all_there_is_however_much(room: Room) -> None:
+    many = 1_001  # more than one round takes
+    with room.services.database.begin() as connection:
+        for number in range(many):
+            record(connection, AuditAction.TOKEN_ISSUED, actor="test", number=number)
+    assert room.unsealed() == many
+    room.run(SEAL)
+    assert room.unsealed() == 0
+    assert seal_all(room.services) == 0
+
+
+def test_each_step_wakes_the_next_until_the_owner_is_told(
+    build: Callable[..., Room], git_server: GitServer, repository: Any, smtp_server: Any
+) -> None:
+    room = build(
+        github_url=git_server.url,
+        allow_hosts=git_server.address,
+        smtp_url=f"smtp://127.0.0.1:{smtp_server.port}",
+    )
+    services = room.services
+    pattern = next(p for p in services.matcher_ruleset.patterns if p.id == "azure-devops-pat")
+    secret = generate(pattern)
+    with services.database.begin() as connection:
+        ensure_owner(connection, "Contoso", "Ada", "ada@contoso.example", None)
+    token_id = services.store.issue(
+        secret, organisation="Contoso", owner="Ada", name="ci", pattern=pattern.id,
+        mask=mask(pattern, secret.reveal()), scopes=(), days=30, actor="test",
+    )  # fmt: skip
+    head = repository.commit({"config": secret.reveal()})
+    repository.push()
+    push(services, after=head)
+    expected = {
+        SCAN: ([RESPOND, SCAN], incidents.c.state == "pending"),
+        RESPOND: ([DELIVER, RESPOND], outbox.c.state == "pending"),
+        DELIVER: ([DELIVER], outbox.c.state == "done"),
+    }
+    for step, (woken, condition) in expected.items():
+        room.run(step)
+        assert room.wakes() == woken
+        assert room.count(condition.left.table, condition) == 1
+        assert room.unsealed() == 0  # each step seals its own events
+    assert room.count(tokens, tokens.c.id == token_id, tokens.c.state == "revoked") == 1
+    (((recipient,), _),) = smtp_server.got
+    assert recipient == "ada@contoso.example"
+    for step in expected:
+        room.run(step)
+    assert room.wakes() == []
+    assert len(smtp_server.got) == 1
