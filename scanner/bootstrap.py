@@ -14,7 +14,7 @@ from scanner.db.engine import create_database_engine
 from scanner.db.keycheck import check_keys
 from scanner.db.leases import Patience
 from scanner.db.seals import Sealer
-from scanner.db.upgrade import is_current
+from scanner.db.upgrade import is_current, refuse_unreadable
 from scanner.errors import ConfigurationError
 from scanner.git.guard import ConnectGuard
 from scanner.git.sandbox import SandboxInspector
@@ -44,7 +44,9 @@ class Services:
     @cached_property
     def database(self) -> Engine:
         """The database, refused when its schema or its keys are not ours."""
-        if not is_current(self.engine):
+        with refuse_unreadable():
+            current = is_current(self.engine)
+        if not current:
             raise ConfigurationError(
                 "The database is new, or of an older version; run: patrol db upgrade "
                 "(patrol up does so by itself)."

@@ -30,7 +30,7 @@ def upgrade_database(engine: Engine) -> None:
     Errors: `ConfigurationError` for a file that is no database, and for a database that a newer
     version has upgraded.
     """
-    with _reading_what_is_there(), engine.begin() as connection:
+    with refuse_unreadable(), engine.begin() as connection:
         config = _config(connection)
         present = MigrationContext.configure(connection).get_current_revision()
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
@@ -45,12 +45,13 @@ def upgrade_database(engine: Engine) -> None:
 def is_current(engine: Engine) -> bool:
     """True when the database is at this version's newest migration."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
-    with _reading_what_is_there(), reader(engine).connect() as connection:
+    with reader(engine).connect() as connection:
         return MigrationContext.configure(connection).get_current_revision() == head
 
 
 @contextmanager
-def _reading_what_is_there() -> Iterator[None]:
+def refuse_unreadable() -> Iterator[None]:
+    """Turn what SQLite says of a file that is no database into a `ConfigurationError`."""
     try:
         yield
     except OperationalError:

@@ -241,6 +241,7 @@ def test_a_database_of_a_newer_version_is_left_alone(engine: Engine) -> None:
 def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "patrol.db").write_bytes(b"this is no database, and never was one " * 100)
     engine = create_database_engine(f"sqlite:///{tmp_path}/patrol.db")
-    for look in (upgrade_database, is_current):
-        with pytest.raises(ConfigurationError, match="file is not a database"):
-            look(engine)
+    with pytest.raises(ConfigurationError, match="file is not a database"):
+        upgrade_database(engine)
+    with pytest.raises(ConfigurationError, match="restore a back-up"), upgrade.refuse_unreadable():
+        is_current(engine)
