@@ -7,6 +7,7 @@ still empty dies of it. Here a message is written beside the queue and renamed i
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from pathlib import Path
 from queue import Empty
@@ -18,9 +19,13 @@ from kombu.transport.filesystem import Channel, Transport
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import dumps, loads
 
+from scanner.settings import prepare_data_dir
+
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
+# Every message is a wake, and so many wake everybody; without a worker, beat would fill the disk.
+_MOST_WAITING = 1_000
 _LONGEST_WAIT = 0.2  # seconds; the worker asks for 2, and its stop waits for that
 URL = "patrolfs://localhost//"  # without a host, kombu warns that it takes this one
 
@@ -29,12 +34,19 @@ class AtomicChannel(Channel):
     """A filesystem channel whose messages appear whole or not at all."""
 
     supports_fanout = False
+    _is_full = False
     # Bindings stay in memory: each process declares its own queue, and no file can be read half.
     get_table = virtual.Channel.get_table  # type: ignore[assignment]
     _delete = virtual.Channel._delete
 
     def _put(self, queue: str, payload: Any, **_kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
+        if len(os.listdir(folder)) >= _MOST_WAITING:  # noqa: PTH208 (a thousand Paths cost more)
+            if not self._is_full:
+                log.warning("%d wakes wait for a worker; no more are added", _MOST_WAITING)
+            self._is_full = True
+            return
+        self._is_full = False
         name = f"{monotonic_ns():020d}_{uuid.uuid4().hex}.{queue}.msg"
         temporary = folder / f".{name}.writing"
         temporary.write_bytes(str_to_bytes(dumps(payload)))
@@ -76,7 +88,7 @@ def configure(data_dir: Path) -> tuple[str, dict[str, Any]]:
     TRANSPORT_ALIASES["patrolfs"] = "scanner.embedded.broker:AtomicTransport"
     root = data_dir / "broker"
     for name in ("queue", "processed", "control"):
-        (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        prepare_data_dir(root / name)
     return URL, {
         "data_folder_in": str(root / "queue"),
         "data_folder_out": str(root / "queue"),

@@ -181,6 +181,16 @@ def test_a_wake_on_disk_holds_its_name_and_no_argument(data_dir: Path, folder: P
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_without_a_worker_wakes_do_not_fill_the_disk(
+    queue: SimpleQueue, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1_010):
+        queue.put(number)
+    assert len(list(folder.iterdir())) == 1_000
+    assert caplog.text.count("no more are added") == 1
+    assert drain(queue) == list(range(1_000))
+
+
 _WORKER = """
 import os, sys
 from pathlib import Path
