@@ -11,9 +11,10 @@ import os
 import uuid
 from pathlib import Path
 from queue import Empty
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from typing import Any
 
+from celery.worker import state
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport.filesystem import Channel, Transport
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.05
 # Every message is a wake, and so many wake everybody; without a worker, beat would fill the disk.
 _MOST_WAITING = 1_000
-_LONGEST_WAIT = 0.2  # seconds; the worker asks for 2, and its stop waits for that
+_LONGEST_WAIT = 0.2  # seconds between two looks for a stop request
 URL = "patrolfs://localhost//"  # without a host, kombu warns that it takes this one
 
 
@@ -79,8 +80,21 @@ class AtomicTransport(Transport):
     def drain_events(  # type: ignore[override]  # its two bases disagree with each other
         self, connection: Any, timeout: float | None = None
     ) -> Any:
-        """Wait for a message; briefly, because a worker looks for a stop request in between."""
-        return super().drain_events(connection, timeout=min(timeout or 1.0, _LONGEST_WAIT))
+        """Wait for a message; a worker that was told to stop is not kept waiting."""
+        until = None if timeout is None else monotonic() + timeout
+        while True:
+            left = _LONGEST_WAIT if until is None else until - monotonic()
+            try:
+                return super().drain_events(connection, timeout=min(left, _LONGEST_WAIT))
+            except TimeoutError:
+                if (left <= _LONGEST_WAIT and until is not None) or _is_stopping():
+                    raise
+
+
+def _is_stopping() -> bool:
+    """True once Celery's worker got its signal; it sets an exit code, which may be 0."""
+    asked = (state.should_stop, state.should_terminate)
+    return any(one is not None and one is not False for one in asked)
 
 
 def configure(data_dir: Path) -> tuple[str, dict[str, Any]]:
