@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -63,11 +65,14 @@ def cli() -> None:
     """End token leaks: found in a push, proved, revoked, mailed, audited."""
 
 
-def main() -> None:
-    """Run the command; our own errors are one sentence and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command (by default, of this process); errors are one sentence and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not every terminal can show what a mask or a name holds.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         # Outside standalone mode click returns the code of ctx.exit() instead of raising it.
-        code = cli.main(prog_name="patrol", standalone_mode=False)
+        code = cli.main(arguments, prog_name="patrol", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -75,6 +80,13 @@ def main() -> None:
         sys.exit(130)
     except PatrolError as error:
         click.echo(f"patrol: {error}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        # Loaded only now: the command line starts without the weight of a database.
+        said = importlib.import_module("scanner.commands.common").trouble(error)
+        if said is None:
+            raise
+        click.echo(f"patrol: {said}", err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 

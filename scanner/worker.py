@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 from celery import Celery
 from kombu.exceptions import KombuError
 from kombu.pools import producers
+from kombu.transport import get_transport_cls
 
 from scanner.embedded import broker
+from scanner.errors import ConfigurationError
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,10 +31,14 @@ _WAKE_OPTIONS = {
 
 
 def make_app(settings: Settings) -> Celery:
-    """Build the Celery app for these settings; tasks are added by `tasks.register`."""
+    """Build the Celery app for these settings; tasks are added by `tasks.register`.
+
+    Errors: `ConfigurationError` for a broker that cannot be used.
+    """
     options: dict[str, Any]
     if settings.broker_url is not None:
         url, options = settings.broker_url.get_secret_value(), {}
+        _check_transport(url)
     else:
         url, options = broker.configure(settings.data_dir)
     app = Celery("patrol", broker=url)
@@ -66,6 +73,32 @@ def make_app(settings: Settings) -> Celery:
     )
     app.set_default()
     return app
+
+
+def _check_transport(url: str) -> None:
+    scheme = re.split("[+:]", url)[0]
+    try:
+        get_transport_cls(scheme)
+    except (KeyError, ImportError):
+        raise ConfigurationError(
+            f"PATROL_BROKER_URL: nothing here speaks {scheme}://; use redis://host:6379/0"
+        ) from None
+
+
+def check_broker(app: Celery) -> str:
+    """Return the broker's address, without a password. Errors: `ConfigurationError`."""
+    with app.connection_for_write(
+        connect_timeout=_WAKE_SECONDS, transport_options=_WAKE_OPTIONS
+    ) as connection:
+        address = str(connection.as_uri())
+        try:
+            connection.ensure_connection(max_retries=1)
+        except (KombuError, OSError) as error:
+            raise ConfigurationError(
+                f"{address} does not answer ({type(error).__name__}); start it, or set "
+                "PATROL_BROKER_URL"
+            ) from None
+    return address
 
 
 class CeleryWaker:

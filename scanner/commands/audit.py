@@ -15,7 +15,7 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--limit", default=200, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=200, show_default=True)
 @format_option
 def list_(limit: int, style: str) -> None:
     """List the newest events, oldest first."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from scanner.bootstrap import Services
 from scanner.settings import load_settings
@@ -24,13 +26,33 @@ _TIMES = frozenset({"at", "opened_at", "seen_at", "changed_at", "next_due"})
 
 
 def services() -> Services:
-    """Services from the environment."""
-    return Services(load_settings())
+    """Services from the environment, whose database is closed when the command ends."""
+    built = Services(load_settings())
+
+    def close() -> None:
+        if "engine" in vars(built):  # it is built on first use
+            built.engine.dispose()
+
+    click.get_current_context().call_on_close(close)
+    return built
+
+
+def trouble(error: Exception) -> str | None:
+    """Say in one sentence what the database or the disk refused; None: the fault is ours."""
+    if isinstance(error, SQLAlchemyError):
+        cause = error.orig if isinstance(error, DBAPIError) else type(error).__name__
+        return f"The database did not answer ({cause}); try again, or run: patrol doctor"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'The system'}: {error.strerror}."
+    return None
 
 
 def actor() -> str:
     """Who acts, for the audit trail."""
-    return f"cli:{getpass.getuser()}"
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"cli:{os.getuid()}"
 
 
 def show(rows: Sequence[Mapping[str, Any]], style: str, columns: Sequence[str]) -> None:
@@ -48,7 +70,7 @@ def show(rows: Sequence[Mapping[str, Any]], style: str, columns: Sequence[str]) 
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(_shown(column, row[column]) for column in columns))
-    Console(markup=False, highlight=False).print(table)
+    Console(markup=False, emoji=False, highlight=False).print(table)
 
 
 def _shown(column: str, value: Any) -> str:

@@ -10,17 +10,25 @@ from sqlalchemy import func, select
 
 from notifier.errors import DeliveryError
 from scanner.bootstrap import Services
-from scanner.commands.common import services
+from scanner.commands.common import services, trouble
 from scanner.db import audit, freezes, leases
 from scanner.db.engine import reader
 from scanner.db.schema import incidents, outbox, scans
 from scanner.errors import ConfigurationError, PatrolError
 from scanner.settings import prepare_data_dir
+from scanner.text import printable
+from scanner.worker import check_broker, make_app
 
 
 def _data_dir(built: Services) -> str:
     prepare_data_dir(built.settings.data_dir)
     return f"{built.settings.data_dir} can be written"
+
+
+def _settings(built: Services) -> str:
+    settings = built.settings
+    _ = settings.api_bearer, built.sealer, built.guard
+    return f"secrets are strong, {len(settings.all_hooks)} webhooks are known"
 
 
 def _git(_built: Services) -> str:
@@ -79,8 +87,15 @@ def _audit(built: Services) -> str:
     with reader(built.database).connect() as connection:
         result = audit.verify(connection)
     if result.problems:
-        raise ConfigurationError(f"the trail was changed: {result.problems[0]}")
+        raise ConfigurationError(
+            f"the trail was changed: {result.problems[0]}; all of it: patrol audit verify"
+        )
     return f"{result.sealed} events sealed, {result.unsealed} waiting"
+
+
+def _broker(built: Services) -> str:
+    address = check_broker(make_app(built.settings))
+    return "the embedded one" if built.settings.is_embedded_broker else f"{address} answers"
 
 
 def _mail(built: Services) -> str:
@@ -95,6 +110,7 @@ def _mail(built: Services) -> str:
 
 _CHECKS: tuple[tuple[str, Callable[[Services], str]], ...] = (
     ("data directory", _data_dir),
+    ("settings", _settings),
     ("git", _git),
     ("database", _database),
     ("patterns", _patterns),
@@ -102,6 +118,7 @@ _CHECKS: tuple[tuple[str, Callable[[Services], str]], ...] = (
     ("token store", _store),
     ("work", _work),
     ("audit trail", _audit),
+    ("broker", _broker),
     ("mail server", _mail),
 )
 
@@ -119,8 +136,11 @@ def doctor(*, retry: bool) -> None:
     for name, check in _CHECKS:
         try:
             click.echo(f"ok    {name}: {check(built)}")
-        except PatrolError as error:
+        except Exception as error:
+            said = str(error) if isinstance(error, PatrolError) else trouble(error)
+            if said is None:
+                raise
             failed = True
-            click.echo(f"FAIL  {name}: {error}")
+            click.echo(f"FAIL  {name}: {printable(said)}")
     if failed:
         raise click.exceptions.Exit(2)

@@ -30,6 +30,8 @@ def show_(style: str) -> None:
 @click.option("--release-store", help="lift the freeze of a store that was repaired")
 def set_(organisation: str | None, auto_revoke: str | None, release_store: str | None) -> None:
     """Change an organisation's policy, audited."""
+    if (release_store is None) == (organisation is None and auto_revoke is None):
+        raise click.UsageError("give --organisation and --auto-revoke, or --release-store")
     built = services()
     if release_store is not None:
         with built.database.begin() as connection:

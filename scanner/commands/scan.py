@@ -33,7 +33,13 @@ _COUNTS = ("blobs", "bytes", "scanned_bytes")
 @click.option("--since", help="git: only what this commit does not have")
 @click.option("--show-secrets", is_flag=True, help="print what was found in full")
 @click.option("--verify", is_flag=True, help="ask the token store about its own patterns")
-@click.option("--exit-code", default=1, show_default=True, help="when something was found")
+@click.option(
+    "--exit-code",
+    type=click.IntRange(0, 255),
+    default=1,
+    show_default=True,
+    help="when something was found",
+)
 def scan(
     kind: str,
     target: Path,
@@ -53,7 +59,8 @@ def scan(
     if since is not None and kind != "git":
         raise click.UsageError("--since goes with: patrol scan git")
     built = services()
-    ruleset = load(built.settings.own_patterns, only.split(",") if only else None)
+    chosen = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    ruleset = load(built.settings.own_patterns, chosen)
     matcher = Matcher(ruleset, bound=built.bound)
     show = _Printer(built, matcher, style, show_secrets=show_secrets)
     began = time.monotonic()

@@ -79,7 +79,7 @@ def web() -> None:
 
 
 @click.command()
-@click.option("--concurrency", default=2, show_default=True)
+@click.option("--concurrency", type=click.IntRange(1), default=2, show_default=True)
 def worker(concurrency: int) -> None:
     """Take work from the database, woken by the broker."""
     built = _prepare(services())

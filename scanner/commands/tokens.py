@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from scanner.commands.common import actor, format_option, services, show
@@ -24,7 +26,7 @@ def tokens() -> None:
 @click.option("--name", required=True)
 @click.option("--scope", "scopes", multiple=True)
 @click.option("--pattern", default="azure-devops-pat", show_default=True)
-@click.option("--days", type=int, default=90, show_default=True)
+@click.option("--days", type=click.IntRange(1, 36_500), default=90, show_default=True)
 def issue(
     organisation: str,
     owner: str,
@@ -77,7 +79,7 @@ def show_(token_id: str, style: str) -> None:
     if not rows:
         raise FinalError(f"There is no token {token_id}.")
     if style == "json":
-        show(rows, style, ())
+        click.echo(json.dumps(rows[0], indent=2))
         return
     show([{"field": k, "value": v} for k, v in rows[0].items()], style, ("field", "value"))
 

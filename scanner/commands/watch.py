@@ -9,6 +9,7 @@ import click
 from scanner.commands.common import actor, format_option, services, show
 from scanner.db import watches
 from scanner.db.engine import reader
+from scanner.sources.github_push import is_repository_name
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -37,12 +38,13 @@ def watch() -> None:
 @click.option("--every", default="6h", show_default=True)
 def add(repository: str, every: str) -> None:
     """Watch OWNER/NAME; the first scan reads its whole history."""
-    built = services()
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    if not is_repository_name(repository):
         raise click.UsageError("the repository is OWNER/NAME")
+    period = seconds(every)
+    built = services()
     with built.database.begin() as connection:
         host = built.settings.github_url.rstrip("/")
-        watches.add_watch(connection, host, repository, seconds(every), actor())
+        watches.add_watch(connection, host, repository, period, actor())
     click.echo(f"Watching {repository} every {every}.")
 
 

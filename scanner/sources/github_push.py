@@ -79,7 +79,7 @@ def parse(hook: Hook, body: bytes, content_type: str) -> Push | Ping | Ignored:
         return Ignored(hook.id)
     repository = payload.get("repository")
     name = repository.get("full_name") if isinstance(repository, dict) else None
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not is_repository_name(name):
         raise PayloadInvalidError("repository.full_name is not owner/name.")
     if not any(fnmatchcase(name.lower(), glob.lower()) for glob in hook.repositories):
         raise RepositoryForbiddenError("This hook may not speak for that repository.")
@@ -92,6 +92,11 @@ def parse(hook: Hook, body: bytes, content_type: str) -> Push | Ping | Ignored:
     digest = hashlib.sha256(body).hexdigest()
     forced = payload.get("forced") is True
     return Push(hook.id, digest, name, _HALF.sub("\ufffd", ref), before, after, forced)
+
+
+def is_repository_name(text: str) -> bool:
+    """True for owner/name as GitHub writes it: nothing in it can lead a URL elsewhere."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _decode(body: bytes, content_type: str) -> dict[str, Any]:
