@@ -215,7 +215,7 @@ def test_two_threads_share_one_child(
 
 
 def test_a_pack_that_needs_too_much_memory(ruleset: Ruleset, repository) -> None:
-    repository.commit({"a": b"\0" * (100 << 20)})
+    repository.commit({"a": b"\0" * (200 << 20)})
     pack = anonymous(repository.pack())
     inspector = SandboxInspector(
         ruleset, memory_bytes=160 << 20, bounds=Bounds(object_bytes=400 << 20)
