@@ -207,7 +207,8 @@ class Settings(BaseSettings):
     @cached_property
     def base_url(self) -> str:
         """The address people and webhooks reach us at."""
-        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
     @cached_property
     def pepper_ring(self) -> tuple[Key, ...]:
@@ -259,7 +260,7 @@ class Settings(BaseSettings):
     def own_patterns(self) -> tuple[Path, ...]:
         """The issuer's own pattern files and directories."""
         local = self.data_dir / "patterns"
-        return (*self.patterns, *([local] if local.is_dir() else []))
+        return (*self.patterns, *([local] if any(local.glob("*.toml")) else []))
 
     def _secret(
         self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None

@@ -92,7 +92,11 @@ def test_the_issuers_own_patterns_are_found(tmp_path: Path) -> None:
     assert load_settings().own_patterns == (Path("own.toml"),)
     local = tmp_path / "data" / "patterns"
     local.mkdir(parents=True)
+    assert load_settings().own_patterns == (Path("own.toml"),)  # an empty folder holds none
+    (local / "x.toml").touch()
     assert load_settings().own_patterns == (Path("own.toml"), local)
+    os.environ["PATROL_HOST"] = "::1"
+    assert load_settings().base_url == "http://[::1]:8080"
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -76,9 +76,3 @@ def _begin_immediate(connection: Connection) -> None:
 def reader(engine: Engine) -> Engine:
     """The same engine for transactions that only read: they do not queue behind a writer."""
     return engine.execution_options(patrol_read_only=True)
-
-
-def is_reachable(engine: Engine) -> bool:
-    """True when a trivial statement succeeds."""
-    with reader(engine).connect() as connection:
-        return bool(connection.execute(text("SELECT 1")).scalar_one() == 1)

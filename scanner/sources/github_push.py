@@ -20,7 +20,8 @@ from scanner.errors import PayloadInvalidError, RepositoryForbiddenError, Signat
 from scanner.settings import Hook
 
 MAX_BODY = 25 * 1024 * 1024  # bytes; GitHub sends nothing larger
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
+# An enterprise-managed user's name ends in an underscore and the enterprise's short code.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_REF = 4_096
 _HALF = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, no encoding can hold it

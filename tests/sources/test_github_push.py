@@ -198,7 +198,7 @@ def test_a_form_is_read_only_when_it_says_so() -> None:
         None, 7, True, [], {}, "", "acme", "/", "acme/", "/app", "acme/app/x", "acme//app", "a/..",
         "a/.", "../a", "./a", "a/../b", ".a/b", "_a/b", "-a/b", "a.b/c", "a b/c", "a/b c", "a/b\n",
         "\na/b", "a/b\0", "a/b?x", "a/b#x", "a/b%2e", "a@b/c", "a:80/b", "ä/b", "a/ä", "a\uff0fb/c",
-        "https://evil.example/a", "a" * 40 + "/b", "a/" + "b" * 101,
+        "https://evil.example/a", "a" * 65 + "/b", "a/" + "b" * 101,
     ],
 )  # fmt: skip
 def test_a_repository_name_of_another_shape_is_refused(name: Any) -> None:
@@ -207,7 +207,9 @@ def test_a_repository_name_of_another_shape_is_refused(name: Any) -> None:
             push(event(repository=repository))
 
 
-@pytest.mark.parametrize("name", ["a/b", "a" * 39 + "/b", "a/" + "b" * 100, "a-/.b", "0/_-.git"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "a" * 39 + "/b", "a/" + "b" * 100, "a-/.b", "0/_-.git", "ada_corp/x"]
+)
 def test_a_repository_name_github_allows_is_taken(name: str) -> None:
     assert push(event(repository={"full_name": name})).repository == name
 
