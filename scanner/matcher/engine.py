@@ -105,7 +105,8 @@ class Matcher:
         scan, scratch = self._database.scan, self._scratch()
         if len(view) <= self._slice:
             scan(view, match_event_handler=report, scratch=scratch)
-            self._note(windows, 0, reported)
+            if reported:
+                self._note(windows, 0, reported)
             return windows
         for begin in range(0, len(view), self._slice):
             low = max(0, begin - self._overlap)  # a match across the seam lies whole in here
