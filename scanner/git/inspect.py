@@ -10,7 +10,6 @@ from scanner.git.provenance import Commit, Origin, parse_commit, trace
 from scanner.matcher.position import Scans, Spot, spots
 from scanner.model import Inspection, LocatedCandidate, ObjectKind, Place
 
-MOST_FOUND = 20_000
 _MOST_TREE_BYTES = 256 << 20  # of trees kept for provenance; beyond it places lose their path
 _NOWHERE: tuple[None] = (None,)
 
@@ -31,14 +30,15 @@ def inspect_pack(
 
     Errors: `MalformedPackError`. Every bound that was met is in the inspection's `partial`.
     """
-    reader = PackReader(pack, bounds or Bounds(), hash_size)
+    bounds = bounds or Bounds()
+    reader = PackReader(pack, bounds, hash_size)
     try:
-        return _inspect(reader, matcher, hash_size)
+        return _inspect(reader, matcher, bounds.found, hash_size)
     finally:
         reader.close()
 
 
-def _inspect(reader: PackReader, matcher: Scans, hash_size: int) -> Inspection:
+def _inspect(reader: PackReader, matcher: Scans, most: int, hash_size: int) -> Inspection:
     commits: list[Commit] = []
     trees: dict[str, bytes] = {}
     hits: dict[str, Hit] = {}
@@ -58,12 +58,12 @@ def _inspect(reader: PackReader, matcher: Scans, hash_size: int) -> Inspection:
             trees[item.id] = data
         candidates = matcher.scan(data)
         if candidates and item.id not in hits:
-            kept = candidates[: MOST_FOUND - found]
+            kept = candidates[: most - found]
             found += len(kept)
             dropped += len(candidates) - len(kept)
             if kept:
                 hits[item.id] = Hit(item.id, item.kind, spots(data, kept))
-    located, more = locate(hits.values(), commits, trees, hash_size)
+    located, more = locate(hits.values(), commits, trees, most, hash_size)
     partial = reader.partial
     if dropped + more:
         partial = (*partial, f"too-many-candidates: {dropped + more}")
@@ -74,9 +74,10 @@ def locate(
     hits: Iterable[Hit],
     commits: Sequence[Commit],
     trees: dict[str, bytes],
+    most: int,
     hash_size: int,
 ) -> tuple[tuple[LocatedCandidate, ...], int]:
-    """Give every hit its places; returns them and how many were too many to keep."""
+    """Give every hit its places, at most `most`; returns them and how many were too many."""
     hits = tuple(hits)
     wanted = {hit.object_id for hit in hits if hit.kind in (ObjectKind.BLOB, ObjectKind.TREE)}
     origins = trace(wanted, commits, trees, hash_size) if wanted else {}
@@ -87,7 +88,7 @@ def locate(
         origin = origins.get(hit.object_id)
         for spot in hit.spots:
             for place in _places(hit, spot, origin, by_id.get(hit.object_id)):
-                if len(located) < MOST_FOUND:
+                if len(located) < most:
                     located.append(LocatedCandidate(spot.candidate, place))
                 else:
                     dropped += 1

@@ -52,6 +52,7 @@ class Bounds:
     objects: int = 2_000_000
     object_bytes: int = 128 << 20  # larger objects are skipped
     total_bytes: int = 8 << 30
+    found: int = 20_000  # candidates; further ones are counted
     depth: int = 4_096  # deltas from an object to its base
     cache_bytes: int = 256 << 20
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from scanner.git.inspect import inspect_pack
 from scanner.git.pack import Bounds
 from scanner.matcher.engine import Matcher
@@ -108,11 +106,8 @@ def test_an_oversized_object_is_said_to_be(repository, matcher: Matcher, token: 
     assert inspection.partial == ("object-too-large: 1",)
 
 
-def test_a_dense_file_is_bounded_and_said_to_be(
-    repository, matcher: Matcher, token: Token, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("scanner.git.inspect.MOST_FOUND", 50)
+def test_a_dense_file_is_bounded_and_said_to_be(repository, matcher: Matcher, token: Token) -> None:
     repository.commit({"dense": "".join(f"{token()}\n" for _ in range(60))})
-    inspection = inspect_pack(repository.pack(), matcher)
+    inspection = inspect_pack(repository.pack(), matcher, Bounds(found=50))
     assert [one.place.line for one in inspection.found] == list(range(1, 51))
     assert inspection.partial == ("too-many-candidates: 10",)
