@@ -18,7 +18,7 @@ import httpx2
 from sqlalchemy import select
 
 from scanner.bootstrap import Services
-from scanner.commands.service import addresses, check_settings, stop_on_signals
+from scanner.commands.service import check_settings, stay, stop_on_signals
 from scanner.db import audit, policies, watches
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
@@ -273,11 +273,7 @@ def demo(*, once: bool) -> None:
             _verify(story)
             if not once:
                 click.echo()
-                addresses(built)
-                try:
-                    supervisor.wait()
-                except KeyboardInterrupt:
-                    click.echo("Stopping.")
+                stay(built, supervisor)
     seal_all(built)
 
 

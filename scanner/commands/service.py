@@ -36,11 +36,7 @@ def up() -> None:
     check_settings(built)
     stop_on_signals()
     with Supervisor(built.settings) as supervisor:
-        addresses(built)
-        try:
-            supervisor.wait()
-        except KeyboardInterrupt:
-            click.echo("Stopping.")
+        stay(built, supervisor)
     seal_all(built)
 
 
@@ -58,8 +54,16 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def addresses(built: Services) -> None:
-    """Print where things are."""
+def stay(built: Services, supervisor: Supervisor) -> None:
+    """Print where things are, and stay until a signal or a child's end."""
+    try:
+        _print_addresses(built)
+        supervisor.wait()
+    except KeyboardInterrupt:
+        click.echo("Stopping.")
+
+
+def _print_addresses(built: Services) -> None:
     settings = built.settings
     click.echo(f"API       {settings.base_url}/  (token: {settings.secret_file('api_token')})")
     click.echo(f"Webhook   {settings.base_url}/webhooks/github")
