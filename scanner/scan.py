@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 64
 _ORPHANS_GONE = "orphaned-commits-gone: 1"  # nobody can fetch them any more, we included
+_ORPHANS_TOO_LARGE = "orphaned-commits-too-large: 1"
 _TOO_LARGE = "history-too-large: 1"  # only the newest commits were read
 _SHALLOW = 50  # commits, when the whole is too large
 
@@ -136,21 +137,23 @@ class Scanner:
 
     async def _read(self, claim: Claim, request: _Request) -> _Reading:
         """Fetch and match: at first all we lack, then what can be had instead."""
-        plan = FetchPlan(request.url, (*request.wants, *request.orphans), request.known)
+        plan = FetchPlan(request.url, request.wants, request.known)
+        notes: tuple[str, ...] = ()
+        if request.orphans:
+            wants = (*request.wants, *request.orphans)
+            try:
+                return _Reading(await self._fetch(claim, replace(plan, wants=wants)))
+            except ObjectNotFoundError:
+                notes = (_ORPHANS_GONE,)
+            except FetchTooLargeError:
+                notes = (_ORPHANS_TOO_LARGE,)
         try:
-            return _Reading(await self._fetch(claim, plan))
-        except ObjectNotFoundError:
-            if not request.orphans:
-                raise
-            found = await self._fetch(claim, replace(plan, wants=request.wants))
-            return _Reading(_noted(found, _ORPHANS_GONE))
+            return _Reading(_noted(await self._fetch(claim, plan), *notes))
         except FetchTooLargeError:
-            if not request.wants:
-                raise
             # We lack too much of this repository. What was pushed must not wait for the rest; no
             # head is claimed as scanned (law 7), the scan says what it left out (law 6).
-            plan = replace(plan, wants=request.wants, depth=_SHALLOW)
-            return _Reading(_noted(await self._fetch(claim, plan), _TOO_LARGE), is_whole=False)
+            found = await self._fetch(claim, replace(plan, depth=_SHALLOW))
+            return _Reading(_noted(found, *notes, _TOO_LARGE), is_whole=False)
 
     async def _fetch(self, claim: Claim, plan: FetchPlan) -> Inspection:
         wanted = tuple(want for want in plan.wants if want not in plan.haves)
@@ -222,7 +225,7 @@ class Scanner:
         log.warning("scan %s: %s (%s)", claim.id, said, "final" if final else "will retry")
         # What ended the parsing child, or surprised us, may be the input's doing.
         blame = isinstance(error, InspectionError) or not isinstance(
-            error, PatrolError | DBAPIError
+            error, PatrolError | DBAPIError | OSError
         )
         with self.engine.begin() as connection:
             if final:
@@ -266,8 +269,8 @@ class _Reading:
     is_whole: bool = True
 
 
-def _noted(inspection: Inspection, reason: str) -> Inspection:
-    return replace(inspection, partial=(*inspection.partial, reason))
+def _noted(inspection: Inspection, *reasons: str) -> Inspection:
+    return replace(inspection, partial=(*inspection.partial, *reasons))
 
 
 def _is_zero(object_id: str | None) -> bool:

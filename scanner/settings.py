@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     smtp_url: SecretStr | None = None
     mail_from: str = "Patrol <patrol@localhost>"
     operator_email: str = "operator@localhost"
-    issuer_name: str = "Patrol"
+    issuer_name: str = Field(default="Patrol", min_length=1)
     peppers: SecretStr | None = None
     seal_keys: SecretStr | None = None
     fingerprint_keys: SecretStr | None = None

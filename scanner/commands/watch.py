@@ -42,6 +42,8 @@ def add(repository: str, every: str) -> None:
         raise click.UsageError("the repository is OWNER/NAME")
     period = seconds(every)
     built = services()
+    if built.matcher.redact(repository) != repository:
+        raise click.UsageError("the repository's name holds a token, which would be stored")
     with built.database.begin() as connection:
         host = built.settings.github_url.rstrip("/")
         watches.add_watch(connection, host, repository, period, actor())

@@ -81,7 +81,7 @@ def trace(
                 continue
             seen.add(tree)
             for is_folder, name, object_id in tree_entries(trees[tree], hash_size):
-                path = (prefix + name)[:_MOST_PATH_BYTES]
+                path = _bounded(prefix + name)
                 if is_folder:
                     stack.append((object_id, path + b"/", depth + 1))
                 elif object_id in wanted:
@@ -106,6 +106,13 @@ def parents_first(commits: Sequence[Commit]) -> Iterator[Commit]:
                 continue
             done.add(top.id)
             yield stack.pop()
+
+
+def _bounded(path: bytes) -> bytes:
+    """Cut a path that is too long between its segments: half a token could not be masked."""
+    if len(path) <= _MOST_PATH_BYTES:
+        return path
+    return path[:_MOST_PATH_BYTES].rpartition(b"/")[0] + b"/..."
 
 
 def _note(origins: dict[str, Origin], object_id: str, commit: Commit, path: bytes) -> None:
