@@ -262,6 +262,22 @@ def test_a_history_over_the_bound_is_read_shallowly(
     assert len(world.rows(incidents)) == 1
 
 
+def test_a_forced_push_over_the_bound_is_read_as_well(
+    world: World, repository, ours, git_server
+) -> None:
+    repository.commit({"big": secrets.token_hex(300_000)})
+    for number in range(55):
+        repository.commit({"big": str(number)})
+    head = repository.commit({"k": ours()})
+    repository.push()
+    small = ShyFetcher(ConnectGuard([git_server.address]), max_bytes=100_000)
+    world.push("acme/app", "1" * 40, head, forced=True)
+    replace(world.scanner, fetcher=small).run_batch()
+    (scan,) = world.rows(scans)
+    assert scan["partial"] == ["orphaned-commits-gone: 1", "history-too-large: 1"]
+    assert len(world.rows(incidents)) == 1
+
+
 def test_have_is_said_only_of_heads_that_were_read_whole(world: World, repository) -> None:
     a = repository.commit({"a": "a"})
     repository.push()
