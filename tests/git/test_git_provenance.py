@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from scanner.git.inspect import inspect_pack
 from scanner.git.pack import Bounds
+from scanner.git.provenance import Commit, trace
 from scanner.matcher.engine import Matcher
 from scanner.model import Inspection, ObjectKind, Place
 
@@ -111,3 +112,14 @@ def test_a_dense_file_is_bounded_and_said_to_be(repository, matcher: Matcher, to
     inspection = inspect_pack(repository.pack(), matcher, Bounds(found=50))
     assert [one.place.line for one in inspection.found] == list(range(1, 51))
     assert inspection.partial == ("too-many-candidates: 10",)
+
+
+def test_a_path_that_is_too_long_is_cut_between_its_segments(token: Token) -> None:
+    top, below, blob = ("1" * 40, "2" * 40, "3" * 40)
+    name = f"{'f' * 60}-{token()}"  # the bound falls into the token
+    trees = {
+        top: b"40000 " + b"d" * 4_000 + b"\0" + bytes.fromhex(below),
+        below: b"100644 " + name.encode() + b"\0" + bytes.fromhex(blob),
+    }
+    origins = trace({blob}, [Commit("4" * 40, top, (), None)], trees, 20)
+    assert origins[blob].paths == ["d" * 4_000 + "/..."]
