@@ -59,7 +59,7 @@ def register(app: Celery, services: Services) -> None:
     @worker_process_init.connect(weak=False)
     def _warm(**_kwargs: object) -> None:
         # Compiled patterns and the parsing child are ready before the first push is.
-        services.engine.dispose()
+        services.engine.dispose(close=False)  # its connections are the parent's
         services.inspector.warm()
 
     @worker_shutdown.connect(weak=False)

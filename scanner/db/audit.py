@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from scanner.db.clock import now_ms, to_iso
+from scanner.db.dialect import SEAL_LOCK, lock_alone
 from scanner.db.schema import audit_events, audit_queue, audit_seals, new_id
 from scanner.model import AuditAction
 
@@ -60,6 +61,7 @@ def _event_hash(previous: str, sequence: int, event: Mapping[str, Any]) -> str:
 
 def seal(connection: Connection) -> int:
     """Seal up to a batch of the events that wait; returns how many. Run it until it returns 0."""
+    lock_alone(connection, SEAL_LOCK)
     waiting = (
         connection.execute(
             select(audit_queue.c.number, audit_events)

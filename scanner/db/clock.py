@@ -10,12 +10,18 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
-_SQLITE_NOW = text("SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)")
+from scanner.db.dialect import POSTGRESQL, SQLITE
+
+_NOW = {
+    SQLITE: text("SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"),
+    # Not now(), which stands still from the transaction's first statement on.
+    POSTGRESQL: text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"),
+}
 
 
 def now_ms(connection: Connection) -> int:
     """Return the database's present time."""
-    return int(connection.execute(_SQLITE_NOW).scalar_one())
+    return int(connection.execute(_NOW[connection.dialect.name]).scalar_one())
 
 
 def to_datetime(milliseconds: int | None) -> datetime | None:

@@ -2,7 +2,8 @@
 
 SQLite runs in WAL mode with `synchronous=FULL`, so that a committed row survives a power cut, and
 every writing transaction begins with BEGIN IMMEDIATE, so that two workers queue instead of failing
-half-way with a stale snapshot.
+half-way with a stale snapshot. PostgreSQL waits for the disk at each commit, whatever the server's
+or the role's own setting; its workers do not queue, they claim around each other.
 """
 
 from __future__ import annotations
@@ -12,32 +13,71 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.errors import ConfigurationError
 from scanner.settings import prepare_data_dir
 
 _BUSY_TIMEOUT_MS = 20_000  # a writer waits this long for another's commit before it fails
 _WAL_RETRY_SECONDS = 0.005
+_CONNECT_SECONDS = 10
+_ANSWER_MS = 30_000  # a server that does not acknowledge for so long is gone
+_MOST_CONNECTIONS = 25  # a process; the web process answers 40 requests at once
+
+_DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
 
 
 def create_database_engine(url: str) -> Engine:
     """Return an engine for `url`. Errors: `ConfigurationError` for what cannot be opened."""
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            raise ConfigurationError(
-                "PATROL_DATABASE_URL: this version speaks SQLite only (sqlite:///path/patrol.db)."
-            )
-        if parsed.database:
-            prepare_data_dir(Path(parsed.database).parent)
-        engine = create_engine(
-            url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}
-        )
+        backend = parsed.get_backend_name()
+        if backend == SQLITE:
+            return _sqlite_engine(parsed)
+        if backend == POSTGRESQL:
+            return _postgresql_engine(parsed)
     except (ArgumentError, NoSuchModuleError):
         raise ConfigurationError("PATROL_DATABASE_URL is not a database address.") from None
+    raise ConfigurationError(
+        "PATROL_DATABASE_URL: Patrol speaks SQLite (sqlite:///path/patrol.db) and PostgreSQL "
+        "(postgresql://user@host/patrol)."
+    )
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,
+        pool_pre_ping=True,  # after a restart of the server the pool's connections are dead
+        max_overflow=_MOST_CONNECTIONS - 5,
+        connect_args={
+            "connect_timeout": _CONNECT_SECONDS,
+            "tcp_user_timeout": _ANSWER_MS,
+            "application_name": "patrol",
+            "client_encoding": "utf-8",
+            **url.query,
+        },
+    )
+    event.listen(engine, "connect", _configure_postgresql)
+    return engine
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_DURABLE)
+    connection.commit()
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database:
+        prepare_data_dir(Path(url.database).parent)
+    engine = create_engine(
+        url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}
+    )
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
@@ -74,5 +114,7 @@ def _begin_immediate(connection: Connection) -> None:
 
 
 def reader(engine: Engine) -> Engine:
-    """The same engine for transactions that only read: they do not queue behind a writer."""
+    """The same engine for transactions that only read one moment: they wait for no writer."""
+    if engine.dialect.name == POSTGRESQL:
+        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return engine.execution_options(patrol_read_only=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from scanner.db import audit, outbox
 from scanner.db.clock import now_ms
+from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
 from scanner.db.schema import incidents, scans, store_freezes
 from scanner.model import AuditAction
@@ -23,7 +23,9 @@ def freeze(connection: Connection, store: str, reason: str) -> bool:
     not a storm."""
     now = now_ms(connection)
     result = connection.execute(
-        upsert(store_freezes).values(store=store, since=now, reason=reason).on_conflict_do_nothing()
+        upsert(connection, store_freezes)
+        .values(store=store, since=now, reason=reason)
+        .on_conflict_do_nothing()
     )
     if result.rowcount != 1:
         return False

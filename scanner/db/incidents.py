@@ -9,10 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, literal, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from scanner.db import audit
 from scanner.db.clock import from_datetime, now_ms, to_iso
+from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
 from scanner.db.schema import incidents, new_id, repositories, scans, sightings
 from scanner.incident import Phase
@@ -44,7 +44,7 @@ def open_incident(connection: Connection, lookup: Lookup, scan_id: str) -> tuple
     now = now_ms(connection)
     incident_id = new_id()
     result = connection.execute(
-        upsert(incidents)
+        upsert(connection, incidents)
         .values(
             id=incident_id,
             store=token.store,
@@ -115,7 +115,7 @@ def add_sighting(
         return False
     judged = {"incident_id": incident_id, "validity": lookup.validity.value}
     result = connection.execute(
-        upsert(sightings)
+        upsert(connection, sightings)
         .values(
             id=new_id(),
             scan_id=scan["id"],

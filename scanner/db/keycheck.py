@@ -10,8 +10,8 @@ import hmac
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
+from scanner.db.dialect import upsert
 from scanner.db.schema import key_checks
 from scanner.errors import ConfigurationError
 from scanner.settings import Key
@@ -36,7 +36,7 @@ def check_keys(connection: Connection, purpose: str, ring: Sequence[Key]) -> Non
     for key in ring:
         value = hmac.new(key.value, f"patrol key check {purpose}".encode(), hashlib.sha256)
         connection.execute(
-            upsert(key_checks)
+            upsert(connection, key_checks)
             .values(purpose=purpose, key_id=key.id, value=value.hexdigest())
             .on_conflict_do_nothing()
         )

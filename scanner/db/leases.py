@@ -82,13 +82,22 @@ def claim(
             error = row["error"] or f"stopped without an answer {row['attempts']} times"
             values = {"state": PARKED, "fence": fence, "lease_until": None, "error": error}
             parked.append({**row, **values})
+            connection.execute(update(table).where(table.c.id == row["id"]).values(values))
         else:
-            lease_until = now + patience.lease_ms
-            values = {"state": RUNNING, "fence": fence, "lease_until": lease_until}
-            # Whatever stops this attempt says so itself; an error of the last one would mislead.
-            values |= {"attempts": attempts, "error": None}
             claims.append(Claim(row["id"], fence, attempts, row["retries"], dict(row)))
-        connection.execute(update(table).where(table.c.id == row["id"]).values(values))
+    if claims:
+        connection.execute(
+            update(table)
+            .where(table.c.id.in_([one.id for one in claims]))
+            .values(
+                state=RUNNING,
+                fence=table.c.fence + 1,
+                lease_until=now + patience.lease_ms,
+                attempts=table.c.attempts + 1,
+                # Whatever stops this attempt says so itself; the last one's error would mislead.
+                error=None,
+            )
+        )
     return claims, parked
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from scanner.db.clock import now_ms, to_iso
+from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
 from scanner.db.schema import new_id, outbox
 
@@ -24,7 +24,7 @@ def enqueue(
     """Add a notice unless one with the same `dedupe` key exists; True when it was added."""
     now = now_ms(connection)
     result = connection.execute(
-        upsert(outbox)
+        upsert(connection, outbox)
         .values(
             id=new_id(),
             incident_id=incident_id,

@@ -39,6 +39,8 @@ def organisation_id(connection: Connection, name: str) -> str:
 def set_auto_revoke(connection: Connection, name: str, *, enabled: bool, actor: str) -> Policy:
     """Store a new version for the named organisation, audited with before and after."""
     org = organisation_id(connection, name)
+    lock = select(organisations.c.id).where(organisations.c.id == org).with_for_update()
+    connection.execute(lock)  # two administrators at once make two versions
     before = current_policy(connection, org)
     after = Policy(before.version + 1, enabled)
     connection.execute(

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import Connection, select, update
 
 from scanner.db.clock import now_ms
+from scanner.db.dialect import upsert
 from scanner.db.leases import PARKED, PENDING
 from scanner.db.schema import new_id, repositories, scanned_heads, scans, watches
 
@@ -35,7 +35,7 @@ class PushRow:
 def repository_id(connection: Connection, host: str, name: str) -> str:
     """Return the id of a repository, creating its row on first sight."""
     connection.execute(
-        upsert(repositories)
+        upsert(connection, repositories)
         .values(id=new_id(), host=host, name=name, created_at=now_ms(connection))
         .on_conflict_do_nothing()
     )
@@ -47,29 +47,11 @@ def repository_id(connection: Connection, host: str, name: str) -> str:
 
 def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
     """Store a push; returns (scan id, is new). The same body again wakes a parked scan anew."""
-    known = connection.execute(
-        select(scans.c.id, scans.c.state).where(
-            scans.c.hook == push.hook, scans.c.body_digest == push.body_digest
-        )
-    ).one_or_none()
     now = now_ms(connection)
-    if known is not None:
-        connection.execute(
-            update(scans)
-            .where(scans.c.id == known.id, scans.c.state == PARKED)
-            .values(
-                state=PENDING,
-                attempts=0,
-                retries=0,
-                available_at=now,
-                error=None,
-                sealed=push.sealed,
-            )
-        )
-        return known.id, False
     scan_id = new_id()
-    connection.execute(
-        insert(scans).values(
+    result = connection.execute(
+        upsert(connection, scans)
+        .values(
             id=scan_id,
             source="github-webhook",
             hook=push.hook,
@@ -84,10 +66,30 @@ def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
             received_at=now,
             state=PENDING,
             available_at=now,
+            attempts=0,
+            fence=0,
             partial=[],
         )
+        .on_conflict_do_nothing(index_elements=["hook", "body_digest"])
     )
-    return scan_id, True
+    if result.rowcount == 1:
+        return scan_id, True
+    known = connection.execute(
+        select(scans.c.id).where(scans.c.hook == push.hook, scans.c.body_digest == push.body_digest)
+    ).scalar_one()
+    connection.execute(
+        update(scans)
+        .where(scans.c.id == known, scans.c.state == PARKED)
+        .values(
+            state=PENDING,
+            attempts=0,
+            retries=0,
+            available_at=now,
+            error=None,
+            sealed=push.sealed,
+        )
+    )
+    return known, False
 
 
 def accept_due_watches(connection: Connection) -> int:
@@ -113,7 +115,7 @@ def request_watch_scan(
     now = now_ms(connection)
     scan_id = new_id()
     result = connection.execute(
-        upsert(scans)
+        upsert(connection, scans)
         .values(
             id=scan_id,
             source="watch",
@@ -151,7 +153,7 @@ def remember_heads(
     now = now_ms(connection)
     for head in heads:
         connection.execute(
-            upsert(scanned_heads)
+            upsert(connection, scanned_heads)
             .values(repository_id=repository, ruleset=ruleset, object_id=head, scanned_at=now)
             .on_conflict_do_update(
                 index_elements=["repository_id", "ruleset", "object_id"],

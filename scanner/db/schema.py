@@ -24,6 +24,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from scanner.db.dialect import Counter
+
 metadata = MetaData()
 
 
@@ -51,6 +53,7 @@ organisations = Table(
     Column("name", String(200), nullable=False, unique=True),
     Column("contact_email", String(320)),
     Column("created_at", BigInteger, nullable=False),
+    Column("disabled_at", BigInteger),
 )
 
 owners = Table(
@@ -61,6 +64,7 @@ owners = Table(
     Column("name", String(200), nullable=False),
     Column("email", String(320)),
     Column("disabled_at", BigInteger),
+    Column("kind", String(8), nullable=False, default="person", server_default="person"),
     UniqueConstraint("organisation_id", "name"),
 )
 
@@ -85,14 +89,24 @@ tokens = Table(
     Column("scopes", JSON, nullable=False),
     Column("mask", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("key_id", String(64), nullable=False),
+    Column("key_id", String(64), nullable=False),  # a chain of keys: "k1>k2"
     Column("valid_from", BigInteger, nullable=False),
     Column("valid_to", BigInteger),
     Column("state", String(16), nullable=False),
     Column("revoked_at", BigInteger),
     Column("revoked_by", String(64)),  # an incident's id, or who did it by hand
     Column("created_at", BigInteger, nullable=False),
+    Column("predecessor_id", String(24)),  # the token it was rotated from
     UniqueConstraint("digest", "key_id"),
+    Index("tokens_listed", "created_at", "id"),
+)
+
+# Every chain of keys that a digest in `tokens` may be made with: a lookup tries each.
+digest_chains = Table(
+    "digest_chains",
+    metadata,
+    Column("key_id", String(64), primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 key_checks = Table(
@@ -147,10 +161,12 @@ scans = Table(
     Column("bytes", BigInteger),
     Column("candidates", Integer),
     Column("partial", JSON, nullable=False, default=list),
+    Column("priority", Integer, nullable=False, default=1, server_default="1"),  # db/lanes.py
+    Column("seal_key", String(64)),
     *_work_columns(),
     UniqueConstraint("hook", "body_digest"),
     UniqueConstraint("watch_id", "due_at"),
-    Index("scans_work", "state", "available_at"),
+    Index("scans_work", "state", "priority", "available_at"),
 )
 
 scanned_heads = Table(
@@ -179,6 +195,7 @@ incidents = Table(
     Column("revoked_at", BigInteger),
     Column("sightings", Integer, nullable=False, default=0),
     Column("correlation_id", String(24), nullable=False),  # the scan that opened it
+    Column("requested_at", BigInteger),  # a remote store was asked to revoke
     *_work_columns(),
     UniqueConstraint("store", "token_id", "generation"),
     Index("incidents_work", "state", "available_at"),
@@ -209,6 +226,56 @@ sightings = Table(
     UniqueConstraint("repository_id", "object_id", "path", "start", "pattern"),
     Index("sightings_incident", "incident_id"),
     Index("sightings_fingerprint", "fingerprint"),
+)
+
+# Digests of tokens that the built-in store did not know: one that is imported later is found here.
+unknown_digests = Table(
+    "unknown_digests",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("sighting_id", ForeignKey("sightings.id"), primary_key=True),
+    Index("unknown_digests_sighting", "sighting_id"),
+)
+
+# Raw tokens that must wait (law 1), one row a token and scan; `sealed` is wiped with the verdict.
+sealed_candidates = Table(
+    "sealed_candidates",
+    metadata,
+    Column("id", String(24), primary_key=True),
+    Column("cause", String(24), nullable=False),
+    Column("scan_id", ForeignKey("scans.id"), nullable=False),
+    Column("incident_id", ForeignKey("incidents.id")),
+    Column("store", String(64), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("fingerprint_key", String(64), nullable=False),
+    Column("places", JSON, nullable=False),
+    Column("sealed", LargeBinary),
+    Column("seal_key", String(64), nullable=False),
+    Column("sealed_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("asked", Integer, nullable=False, default=0),
+    *_work_columns(),
+    UniqueConstraint("scan_id", "fingerprint"),
+    Index("sealed_candidates_work", "state", "available_at"),
+    Index("sealed_candidates_incident", "incident_id"),
+)
+
+# Blobs that were scanned whole and had no candidate, by exact id and ruleset (law 7).
+blob_ledger = Table(
+    "blob_ledger",
+    metadata,
+    Column("ruleset", String(64), primary_key=True),
+    Column("object_id", String(64), primary_key=True),
+    Column("scanned_at", BigInteger, nullable=False),
+)
+
+# When each kind of process last did its round.
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("at", BigInteger, nullable=False),
 )
 
 outbox = Table(
@@ -253,7 +320,7 @@ audit_events = Table(
 audit_queue = Table(
     "audit_queue",
     metadata,
-    Column("number", Integer, primary_key=True),
+    Column("number", Counter, primary_key=True),
     Column("event_id", String(24), nullable=False, unique=True),
 )
 

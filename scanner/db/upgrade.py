@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from scanner.db.dialect import UPGRADE_LOCK, lock_alone
 from scanner.db.engine import reader
 from scanner.errors import ConfigurationError
 
@@ -31,6 +32,7 @@ def upgrade_database(engine: Engine) -> None:
     version has upgraded.
     """
     with refuse_unreadable(), engine.begin() as connection:
+        lock_alone(connection, UPGRADE_LOCK)
         config = _config(connection)
         present = MigrationContext.configure(connection).get_current_revision()
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}

@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from scanner.db import audit
 from scanner.db.clock import from_datetime, now_ms, to_datetime, to_iso
+from scanner.db.dialect import upsert
 from scanner.db.engine import reader
-from scanner.db.schema import new_id, organisations, owners, tokens
+from scanner.db.schema import digest_chains, new_id, organisations, owners, tokens
 from scanner.errors import FinalError, StoreUnavailableError
 from scanner.model import AuditAction, Lookup, Secret, TokenRecord, Validity
 from scanner.settings import Key
 
+_AWAY = (OperationalError, InterfaceError)
 _BATCH = 400  # digests a statement; SQLite allows 999 variables
 
 
@@ -50,7 +52,7 @@ class SqlTokenStore:
                     ).mappings()
                     for row in rows:
                         answers[row["key_id"], row["digest"]] = self._lookup(row, now)
-        except OperationalError as error:
+        except _AWAY as error:
             raise StoreUnavailableError("The built-in token store did not answer.") from error
         unknown = Lookup(Validity.NEVER_ISSUED)
         return [
@@ -103,7 +105,7 @@ class SqlTokenStore:
                 cause = connection.execute(
                     select(tokens.c.revoked_by).where(tokens.c.id == token_id)
                 ).scalar_one_or_none()
-        except OperationalError as error:
+        except _AWAY as error:
             raise StoreUnavailableError("The built-in token store did not answer.") from error
         return cause == incident_id
 
@@ -142,6 +144,11 @@ class SqlTokenStore:
             now = now_ms(connection)
             token_id = new_id()
             key = self._peppers[0]
+            connection.execute(
+                upsert(connection, digest_chains)
+                .values(key_id=key.id, created_at=now)
+                .on_conflict_do_nothing()
+            )
             connection.execute(
                 insert(tokens).values(
                     id=token_id,

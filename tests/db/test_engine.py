@@ -69,7 +69,7 @@ def test_the_folder_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["hush", "", "hush://x", "postgresql://ada:hush@db.example/patrol", "mysql://hush"]
+    "url", ["hush", "", "hush://x", "oracle://ada:hush@db.example/patrol", "mysql://hush"]
 )
 def test_an_address_that_is_none_is_refused_without_being_told(url: str) -> None:
     with pytest.raises(ConfigurationError, match="PATROL_DATABASE_URL") as caught:
