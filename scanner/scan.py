@@ -31,6 +31,7 @@ from scanner.errors import (
     StoreUntrustedError,
     name_of,
 )
+from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
 from scanner.model import (
     AuditAction,
@@ -44,7 +45,6 @@ from scanner.model import (
 )
 from scanner.ports import Fetcher, Inspector, TokenStore
 from scanner.prove import prove
-from scanner.settings import Key
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,11 @@ must be secret is made once, in the data directory, readable by its owner only.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -30,23 +28,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from scanner.errors import ConfigurationError
+from scanner.keyring import Key, create_once, fernet_key, read_secret, require_strong
 
-# What people copy from examples, whatever they put between and behind the words.
-_EXAMPLE = re.compile(r"(?:changeme|secret|password|test|example)+")
-_SHORTEST_SECRET = 16  # characters; a webhook secret below that can be guessed offline
-_FEWEST_CHARACTERS = 5  # different ones; "aaaa…" is long, too
 _MOST_HOOK_SECRETS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of a key ring: `id` is stored beside whatever the key made."""
-
-    id: str
-    value: bytes
-
-    def __repr__(self) -> str:
-        return f"Key({self.id!r}, hidden)"
 
 
 class Hook(BaseModel):
@@ -70,7 +54,7 @@ class _FileSource(PydanticBaseSettingsSource):
         if path is None:
             return None, field_name, False
         # The path is not shown: where a name is expected, the secret itself may stand by mistake.
-        return _read(Path(path), f"{variable}: the file").rstrip("\r\n"), field_name, False
+        return read_secret(Path(path), f"{variable}: the file").rstrip("\r\n"), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {}
@@ -218,7 +202,7 @@ class Settings(BaseSettings):
     @cached_property
     def seal_ring(self) -> tuple[Key, ...]:
         """Fernet keys of sealed rows, newest first."""
-        return self._ring("seal_keys", self.seal_keys, _fernet_key)
+        return self._ring("seal_keys", self.seal_keys, fernet_key)
 
     @cached_property
     def fingerprint_ring(self) -> tuple[Key, ...]:
@@ -229,7 +213,7 @@ class Settings(BaseSettings):
     def api_bearer(self) -> str:
         """The token of the read-only API."""
         token = self._secret("api_token", self.api_token)
-        _require_strong(token, "PATROL_API_TOKEN")
+        require_strong(token, "PATROL_API_TOKEN")
         return token
 
     @cached_property
@@ -241,7 +225,7 @@ class Settings(BaseSettings):
         if len(valid) > _MOST_HOOK_SECRETS:
             raise ConfigurationError(f"{name} may hold two secrets, the new one and the old one.")
         for secret in valid or [""]:
-            _require_strong(secret, name)
+            require_strong(secret, name)
         default = Hook(
             id="default",
             secrets=tuple(map(SecretStr, valid)),
@@ -249,7 +233,7 @@ class Settings(BaseSettings):
         )
         for hook in self.hooks:
             for given in hook.secrets:
-                _require_strong(given.get_secret_value(), "PATROL_HOOKS")
+                require_strong(given.get_secret_value(), "PATROL_HOOKS")
         if len({hook.id for hook in (default, *self.hooks)}) != len(self.hooks) + 1:
             raise ConfigurationError(
                 "PATROL_HOOKS: each hook needs an id of its own, and 'default' is taken."
@@ -269,9 +253,9 @@ class Settings(BaseSettings):
         if given is not None:
             return given.get_secret_value().strip()
         path = self.secret_file(name)
-        _create_once(path, make or (lambda: secrets.token_hex(32)))
+        create_once(path, make or (lambda: secrets.token_hex(32)))
         setting = f"PATROL_{name.upper()}"
-        value = _read(path, f"{setting} is not set, and {path}").strip()
+        value = read_secret(path, f"{setting} is not set, and {path}").strip()
         if not value:
             raise ConfigurationError(
                 f"{path} is empty; restore it from a back-up or set {setting}."
@@ -291,76 +275,11 @@ class Settings(BaseSettings):
                 raise ConfigurationError(
                     f"PATROL_{name.upper()} must be id:key, newest first, comma between keys."
                 )
-            _require_strong(material, f"PATROL_{name.upper()}")
+            require_strong(material, f"PATROL_{name.upper()}")
             keys.append(Key(key_id, material.encode()))
         if len({key.id for key in keys}) != len(keys):
             raise ConfigurationError(f"PATROL_{name.upper()} names one key id twice.")
         return tuple(keys)
-
-
-def _require_strong(secret: str, setting: str) -> None:
-    letters = re.sub(r"[^a-z]", "", secret.lower())
-    if (
-        len(secret) < _SHORTEST_SECRET
-        or len(set(secret)) < _FEWEST_CHARACTERS
-        or _EXAMPLE.fullmatch(letters)
-    ):
-        raise ConfigurationError(
-            f"{setting} is an example, or shorter than {_SHORTEST_SECRET} characters; make one "
-            "with: openssl rand -hex 32"
-        )
-
-
-def _read(path: Path, what: str) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        reason = error.strerror
-    except UnicodeDecodeError:  # its text would show what is in the file
-        reason = "it is not text"
-    raise ConfigurationError(f"{what} cannot be read ({reason}).")
-
-
-def _fernet_key() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-
-
-def _create_once(path: Path, make: Callable[[], str]) -> None:
-    """Create a secret file with mode 0600; a concurrent start keeps the first one's value."""
-    if path.exists():
-        return
-    prepare_data_dir(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(make() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)  # fails if another process was first: then its value counts
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink()
-
-
-def prepare_data_dir(path: Path) -> None:
-    """Create a directory, and what is missing above it, for its owner only.
-
-    What exists keeps its mode. Raises `ConfigurationError`.
-    """
-    try:
-        # `parents=True` would leave those above open to everybody.
-        for folder in reversed((path, *path.parents)):
-            folder.mkdir(exist_ok=True, mode=0o700)
-        probe = path / f".write-{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The data directory {path} cannot be written ({error.strerror}); "
-            "make it writable or set PATROL_DATA_DIR to another place."
-        ) from None
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

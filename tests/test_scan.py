@@ -23,11 +23,11 @@ from scanner.errors import InspectionError
 from scanner.git.guard import ConnectGuard
 from scanner.git.inline import InlineInspector
 from scanner.git.smart_http import SmartHttpFetcher
+from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
 from scanner.model import FetchPlan, Lookup, Secret, Validity
 from scanner.patterns.generate import generate
 from scanner.scan import Scanner
-from scanner.settings import Key
 from scanner.sources.github_push import Push
 from scanner.sources.intake import Intake
 from scanner.stores.memory import MemoryTokenStore

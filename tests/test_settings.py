@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from scanner.errors import ConfigurationError
-from scanner.settings import Hook, Key, Settings, load_settings
+from scanner.keyring import Key
+from scanner.settings import Hook, Settings, load_settings
 
 GOOD = "f3b1c07ad92e4586"  # 16 characters: the shortest secret that is taken
 HUSH = "hush-hush-hush-42"

@@ -15,7 +15,8 @@ import pytest
 
 from scanner.db.seals import Sealer
 from scanner.errors import ConfigurationError
-from scanner.settings import Settings, load_settings, prepare_data_dir
+from scanner.keyring import prepare_data_dir
+from scanner.settings import Settings, load_settings
 
 USES: dict[str, Callable[[Settings], Any]] = {
     "peppers": lambda settings: settings.pepper_ring,

@@ -40,7 +40,8 @@ def services() -> Services:
 def trouble(error: Exception) -> str | None:
     """Say in one sentence what the database or the disk refused; None: the fault is ours."""
     if isinstance(error, SQLAlchemyError):
-        cause = error.orig if isinstance(error, DBAPIError) else type(error).__name__
+        said = str(error.orig) if isinstance(error, DBAPIError) else type(error).__name__
+        cause = said.strip().partition("\n")[0]
         return f"The database did not answer ({cause}); try again, or run: patrol doctor"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'The system'}: {error.strerror}."

@@ -15,7 +15,7 @@ from scanner.db import audit, freezes, leases
 from scanner.db.engine import reader
 from scanner.db.schema import incidents, outbox, scans
 from scanner.errors import ConfigurationError, PatrolError
-from scanner.settings import prepare_data_dir
+from scanner.keyring import prepare_data_dir
 from scanner.text import printable
 from scanner.worker import check_broker, make_app
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.errors import ConfigurationError
-from scanner.settings import prepare_data_dir
+from scanner.keyring import prepare_data_dir
 
 _BUSY_TIMEOUT_MS = 20_000  # a writer waits this long for another's commit before it fails
 _WAL_RETRY_SECONDS = 0.005

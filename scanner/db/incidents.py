@@ -16,8 +16,8 @@ from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
 from scanner.db.schema import incidents, new_id, repositories, scans, sightings
 from scanner.incident import Phase
+from scanner.keyring import Key
 from scanner.model import AuditAction, LocatedCandidate, Lookup, Secret, TokenRecord
-from scanner.settings import Key
 
 _MOST_SIGHTINGS = 1_000  # rows an incident keeps; the rest is counted (threat 14)
 

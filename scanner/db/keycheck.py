@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 from scanner.db.dialect import upsert
 from scanner.db.schema import key_checks
 from scanner.errors import ConfigurationError
-from scanner.settings import Key
+from scanner.keyring import Key
 
 
 def check_keys(connection: Connection, purpose: str, ring: Sequence[Key]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from scanner.errors import ConfigurationError, FinalError
-from scanner.settings import Key
+from scanner.keyring import Key
 
 
 class Sealer:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from scanner.db import audit, incidents
+from scanner.keyring import Key
 from scanner.model import AuditAction, LocatedCandidate, Lookup
-from scanner.settings import Key
 
 _MOST_PATH = 1_000  # characters kept
 

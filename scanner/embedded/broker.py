@@ -20,7 +20,7 @@ from kombu.transport.filesystem import Channel, Transport
 from kombu.utils.encoding import bytes_to_str, str_to_bytes
 from kombu.utils.json import dumps, loads
 
-from scanner.settings import prepare_data_dir
+from scanner.keyring import prepare_data_dir
 
 log = logging.getLogger(__name__)
 

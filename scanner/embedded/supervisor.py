@@ -16,7 +16,8 @@ import httpx2
 
 from scanner.embedded.ports import check_port_free
 from scanner.errors import ConfigurationError
-from scanner.settings import Settings, prepare_data_dir
+from scanner.keyring import prepare_data_dir
+from scanner.settings import Settings
 from scanner.text import printable
 
 _PR_SET_PDEATHSIG = 1

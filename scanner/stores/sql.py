@@ -20,8 +20,8 @@ from scanner.db.dialect import upsert
 from scanner.db.engine import reader
 from scanner.db.schema import digest_chains, new_id, organisations, owners, tokens
 from scanner.errors import FinalError, StoreUnavailableError
+from scanner.keyring import Key
 from scanner.model import AuditAction, Lookup, Secret, TokenRecord, Validity
-from scanner.settings import Key
 
 _AWAY = (OperationalError, InterfaceError)
 _BATCH = 400  # digests a statement; SQLite allows 999 variables

@@ -155,7 +155,7 @@ def test_a_data_directory_that_is_a_file_is_one_sentence(bare) -> None:
     [
         ("nonsense", "PATROL_DATABASE_URL is not a database address"),
         ("nonsense://x", "PATROL_DATABASE_URL"),
-        ("postgresql://user:hush-hush@127.0.0.1/x", "speaks SQLite only"),
+        ("postgresql://user:hush-hush@127.0.0.1:1/x", "Connection refused"),
         ("sqlite:///{folder}", "unable to open database file"),
         ("sqlite:///{file}/x.db", "cannot be written"),
         ("sqlite:///{garbage}", "not a database"),

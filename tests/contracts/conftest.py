@@ -15,12 +15,12 @@ from scanner.db.clock import from_datetime
 from scanner.db.engine import create_database_engine
 from scanner.db.schema import owners, tokens
 from scanner.db.upgrade import upgrade_database
+from scanner.keyring import Key
 from scanner.matcher.mask import mask
 from scanner.matcher.pattern import Pattern, Ruleset
 from scanner.model import Secret
 from scanner.patterns.generate import generate
 from scanner.ports import TokenStore
-from scanner.settings import Key
 from scanner.stores.memory import MemoryTokenStore
 from scanner.stores.sql import SqlTokenStore, ensure_owner
 

@@ -13,8 +13,8 @@ from scanner.db.engine import reader
 from scanner.db.schema import audit_events, sightings
 from scanner.db.schema import incidents as table
 from scanner.db.verdicts import record_finding
+from scanner.keyring import Key
 from scanner.model import LocatedCandidate, Lookup, Place, Secret, Validity
-from scanner.settings import Key
 
 KEY = Key("f1", b"fingerprint-key")
 UNKNOWN = Lookup(Validity.NEVER_ISSUED)

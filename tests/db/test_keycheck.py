@@ -11,7 +11,7 @@ from scanner.db.engine import reader
 from scanner.db.keycheck import check_keys
 from scanner.db.schema import key_checks
 from scanner.errors import ConfigurationError
-from scanner.settings import Key
+from scanner.keyring import Key
 
 K1, K2, K3 = (Key(f"k{n}", f"key-material-{n}".encode()) for n in (1, 2, 3))
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from scanner.db.seals import Sealer
 from scanner.errors import ConfigurationError, FinalError
+from scanner.keyring import Key
 from scanner.model import Secret
-from scanner.settings import Key
 
 RNG = random.Random(11)
 

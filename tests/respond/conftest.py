@@ -21,6 +21,7 @@ from scanner.db.scans import PushRow, accept_push, repository_id
 from scanner.db.schema import audit_events, incidents, organisations, outbox
 from scanner.db.upgrade import upgrade_database
 from scanner.db.verdicts import record_finding
+from scanner.keyring import Key
 from scanner.model import (
     Candidate,
     Checksum,
@@ -33,7 +34,6 @@ from scanner.patterns.generate import generate
 from scanner.ports import TokenStore
 from scanner.respond.deliver import Deliverer
 from scanner.respond.run import Responder
-from scanner.settings import Key
 from scanner.stores.memory import MemoryTokenStore
 
 PATIENCE = Patience(lease_ms=60_000, max_attempts=3, max_retries=2)
