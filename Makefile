@@ -6,7 +6,7 @@ SHELL := /bin/bash
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: help setup setup-test run test lint format bench lock clean
+.PHONY: help setup setup-test setup-servers run test lint format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,6 +18,9 @@ setup: ## build .venv from the hash-pinned lock
 setup-test: ## the same, with what the tests need
 	@scripts/setup.sh test
 
+setup-servers: ## redis-server, PostgreSQL and Chromium for the tests: found, or on Debian as root installed
+	@scripts/test_servers.sh
+
 run: setup ## the main job, end to end, then stay up
 	@$(BIN)/patrol demo
 
@@ -27,7 +30,7 @@ lint: setup-test ## style, types and the import order
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint, then every test
+test: lint setup-servers ## lint, then every test
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 format: setup-test ## put the code into shape

@@ -1,5 +1,5 @@
-"""What several rooms' tests share: patterns and tokens, repositories made and served by git, and
-a real SMTP server."""
+"""What several rooms' tests share: patterns and tokens, repositories made and served by git, a real
+SMTP server; and the other real servers (tests/servers/fixtures.py tells how to use them)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from scanner.matcher.pattern import Ruleset
 from scanner.model import FetchPlan
 from scanner.patterns.generate import generate
 from scanner.patterns.loader import load
+
+pytest_plugins = ["tests.servers.fixtures"]
 
 
 class Repository:
