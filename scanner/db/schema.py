@@ -97,8 +97,19 @@ tokens = Table(
     Column("revoked_by", String(64)),  # an incident's id, or who did it by hand
     Column("created_at", BigInteger, nullable=False),
     Column("predecessor_id", String(24)),  # the token it was rotated from
+    Column("external_id", String(200)),  # what the issuer's own books call it
     UniqueConstraint("digest", "key_id"),
     Index("tokens_listed", "created_at", "id"),
+    Index("tokens_owner", "owner_id", "created_at", "id"),
+    Index("tokens_organisation", "organisation_id", "created_at", "id"),
+)
+# A token is rotated once: whoever comes second rotates its successor.
+Index(
+    "tokens_predecessor",
+    tokens.c.predecessor_id,
+    unique=True,
+    sqlite_where=tokens.c.predecessor_id.is_not(None),
+    postgresql_where=tokens.c.predecessor_id.is_not(None),
 )
 
 # Every chain of keys that a digest in `tokens` may be made with: a lookup tries each.
@@ -226,6 +237,12 @@ sightings = Table(
     UniqueConstraint("repository_id", "object_id", "path", "start", "pattern"),
     Index("sightings_incident", "incident_id"),
     Index("sightings_fingerprint", "fingerprint"),
+)
+Index(
+    "sightings_unknown",
+    sightings.c.seen_at,
+    sqlite_where=sightings.c.incident_id.is_(None),
+    postgresql_where=sightings.c.incident_id.is_(None),
 )
 
 # Digests of tokens that the built-in store did not know: one that is imported later is found here.

@@ -22,7 +22,25 @@ def upgrade() -> None:
         "owners", sa.Column("kind", sa.String(length=8), nullable=False, server_default="person")
     )
     op.add_column("tokens", sa.Column("predecessor_id", sa.String(length=24)))
+    op.add_column("tokens", sa.Column("external_id", sa.String(length=200)))
     op.create_index("tokens_listed", "tokens", ["created_at", "id"])
+    op.create_index("tokens_owner", "tokens", ["owner_id", "created_at", "id"])
+    op.create_index("tokens_organisation", "tokens", ["organisation_id", "created_at", "id"])
+    op.create_index(
+        "tokens_predecessor",
+        "tokens",
+        ["predecessor_id"],
+        unique=True,
+        sqlite_where=sa.text("predecessor_id IS NOT NULL"),
+        postgresql_where=sa.text("predecessor_id IS NOT NULL"),
+    )
+    op.create_index(
+        "sightings_unknown",
+        "sightings",
+        ["seen_at"],
+        sqlite_where=sa.text("incident_id IS NULL"),
+        postgresql_where=sa.text("incident_id IS NULL"),
+    )
     op.create_table(
         "digest_chains",
         sa.Column("key_id", sa.String(length=64), nullable=False),
