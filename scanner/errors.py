@@ -99,6 +99,10 @@ class StoreUnavailableError(StoreError, RetryableError):
     """The store did not answer; nothing is known about the candidates."""
 
 
+class SecretNeededError(StoreError, FinalError):
+    """The store revokes only by the raw token, and none was given: a person has to revoke."""
+
+
 class StoreUntrustedError(StoreError, RetryableError):
     """The store knew a token that was never issued: none of its answers may be acted on."""
 

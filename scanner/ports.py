@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from scanner.model import FetchPlan, Inspection, Lookup, Secret
 
@@ -42,19 +42,37 @@ class Inspector(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoreAbilities:
+    """What a store can tell and do (law 3): declared, never guessed from its answers."""
+
+    tells_reason: bool  # why a token is not active; else `Validity.INACTIVE`, without its record
+    revokes_by: Literal["id", "secret"]  # "secret": only who has the raw token can revoke it
+    keeps_cause: bool  # who revoked; else a token that is at its end counts as our act (law 4)
+    batch: int  # most secrets of one round trip
+    is_replicated: bool = False  # a token may be issued, or revoked, and not be known so yet
+
+
 class TokenStore(Protocol):
     """The issuer's tokens. Errors: `StoreError`."""
 
     name: str
 
+    @property
+    def abilities(self) -> StoreAbilities:
+        """What this store can tell and do."""
+        ...
+
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
         """Answer each secret, in order, by full-secret match; a batch is one round trip."""
         ...
 
-    def revoke(self, token_id: str, incident_id: str) -> bool:
+    def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:
         """Revoke a token with its cause, alone, in one durable step, though it has expired or its
         owner is disabled. True: it was our act, now or in an attempt before a crash; False: it was
-        revoked for another cause, or never issued."""
+        revoked for another cause, or never issued. A store that keeps no cause answers True for
+        every token that is at its end. `secret` is the raw token, for a store that revokes by it
+        (without one: `SecretNeededError`); others need none and use none."""
         ...
 
 

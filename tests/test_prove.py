@@ -24,6 +24,7 @@ class Saying:
     """A store that answers each secret by a function."""
 
     name = "saying"
+    abilities = MemoryTokenStore().abilities
 
     def __init__(self, says: Callable[[Secret], Lookup]) -> None:
         self.says = says
@@ -33,7 +34,7 @@ class Saying:
         self.batches.append(list(secrets))
         return [self.says(secret) for secret in secrets]
 
-    def revoke(self, token_id: str, incident_id: str) -> bool:
+    def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:
         raise AssertionError((token_id, incident_id))
 
 

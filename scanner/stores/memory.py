@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_bytes, token_hex
 
-from scanner.errors import StoreUnavailableError
+from scanner.errors import SecretNeededError, StoreUnavailableError
 from scanner.model import Lookup, Secret, TokenRecord, Validity
+from scanner.ports import StoreAbilities
 
+_ABILITIES = StoreAbilities(tells_reason=True, revokes_by="id", keeps_cause=True, batch=1_000)
 _UNKNOWN = (Validity.NEVER_ISSUED, Validity.INACTIVE)
 
 
@@ -36,11 +38,18 @@ class MemoryTokenStore:
     While `is_available` is False, every question raises `StoreUnavailableError`. While `claims` is
     set, it is the answer for every token: a claim to know comes with a record, for a token that was
     never issued with another one's, as from a query that lost its condition. `clock` tells the
-    time, aware.
+    time, aware. `abilities` makes it as poor as a remote one: without reasons, without causes, or
+    one that revokes only by the raw token.
     """
 
-    def __init__(self, name: str = "memory", clock: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        name: str = "memory",
+        clock: Callable[[], datetime] = _now,
+        abilities: StoreAbilities = _ABILITIES,
+    ) -> None:
         self.name = name
+        self.abilities = abilities
         self.is_available = True
         self.claims: Validity | None = None
         self._clock = clock
@@ -99,16 +108,22 @@ class MemoryTokenStore:
         with self._lock:
             return [self._lookup(self._ids.get(self._digest(secret)), now) for secret in secrets]
 
-    def revoke(self, token_id: str, incident_id: str) -> bool:
+    def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:
         """Revoke a token with its cause. True: it was this incident's act, now or before."""
         self._require()
+        if self.abilities.revokes_by == "secret" and secret is None:
+            raise SecretNeededError(
+                f"The store {self.name} revokes only by the token itself, which is not kept."
+            )
         with self._lock:
+            if self.abilities.revokes_by == "secret" and secret is not None:
+                token_id = self._ids.get(self._digest(secret), "")
             token = self._tokens.get(token_id)
-            if token is None:
-                return False
+            if token is None:  # who cannot say "never issued" finds it as dead as a revoked one
+                return not self.abilities.tells_reason
             if token.revoked_by is None:
                 token.revoked_by = incident_id
-            return token.revoked_by == incident_id
+            return token.revoked_by == incident_id or not self.abilities.keeps_cause
 
     def revoke_by_hand(self, token_id: str, actor: str) -> bool:
         """A person revokes; False when it was revoked before, or never issued."""
@@ -133,9 +148,10 @@ class MemoryTokenStore:
         if self.claims is not None:
             shown = token or next(iter(self._tokens.values()), None)
             return Lookup(self.claims, shown.record if shown else None)
-        if token is None:
-            return Lookup(Validity.NEVER_ISSUED)
-        return Lookup(self._validity(token, now), token.record)
+        validity = Validity.NEVER_ISSUED if token is None else self._validity(token, now)
+        if validity is not Validity.ACTIVE and not self.abilities.tells_reason:
+            return Lookup(Validity.INACTIVE)
+        return Lookup(validity, None if token is None else token.record)
 
     def _validity(self, token: _Token, now: datetime) -> Validity:
         if token.revoked_by is not None:

@@ -22,6 +22,7 @@ from scanner.db.schema import digest_chains, new_id, organisations, owners, toke
 from scanner.errors import FinalError, StoreUnavailableError
 from scanner.keyring import Key
 from scanner.model import AuditAction, Lookup, Secret, TokenRecord, Validity
+from scanner.ports import StoreAbilities
 
 _AWAY = (OperationalError, InterfaceError)
 _BATCH = 400  # digests a statement; SQLite allows 999 variables
@@ -31,6 +32,7 @@ class SqlTokenStore:
     """Finds, issues and revokes tokens in Patrol's database. Satisfies `ports.TokenStore`."""
 
     name = "built-in"
+    abilities = StoreAbilities(tells_reason=True, revokes_by="id", keeps_cause=True, batch=_BATCH)
 
     def __init__(self, engine: Engine, peppers: Sequence[Key]) -> None:
         self._engine = engine
@@ -92,7 +94,7 @@ class SqlTokenStore:
             return Lookup(Validity.OWNER_DISABLED, record)
         return Lookup(Validity.ACTIVE, record)
 
-    def revoke(self, token_id: str, incident_id: str) -> bool:
+    def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:
         """One conditional update that carries its cause, committed alone (law 4)."""
         try:
             with self._engine.begin() as connection:

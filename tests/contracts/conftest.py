@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
@@ -20,10 +21,13 @@ from scanner.matcher.mask import mask
 from scanner.matcher.pattern import Pattern, Ruleset
 from scanner.model import Secret
 from scanner.patterns.generate import generate
-from scanner.ports import TokenStore
+from scanner.ports import StoreAbilities, TokenStore
 from scanner.stores.memory import MemoryTokenStore
 from scanner.stores.sql import SqlTokenStore, ensure_owner
 
+RICH = MemoryTokenStore().abilities
+# What an RFC 7662/7009 service is: no reasons, no causes, and it revokes only by the raw token.
+POOR = replace(RICH, tells_reason=False, revokes_by="secret", keeps_cause=False)
 NewSecret = Callable[[], Secret]
 NOW, MONTH = timedelta(), timedelta(days=30)
 MAIL, CONTACT = "ada@acme.example", "security@acme.example"
@@ -110,9 +114,9 @@ class SqlBench:
 class MemoryBench:
     """The store in memory."""
 
-    def __init__(self, pattern: Pattern) -> None:
+    def __init__(self, pattern: Pattern, abilities: StoreAbilities = RICH) -> None:
         self._pattern = pattern
-        self.store = MemoryTokenStore()
+        self.store = MemoryTokenStore(abilities=abilities)
 
     def issue(
         self, secret: Secret, owner: str = "Ada", begins: timedelta = NOW, ends: timedelta = MONTH
@@ -148,11 +152,11 @@ def new_secret(ruleset: Ruleset) -> NewSecret:
     return lambda: generate(pattern)
 
 
-@pytest.fixture(params=["built-in", "memory"])
+@pytest.fixture(params=["built-in", "memory", "memory-poor"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path, ruleset: Ruleset) -> Iterator[Bench]:
     pattern = next(p for p in ruleset.patterns if p.id == "npm-access-token")
-    if request.param == "memory":
-        yield MemoryBench(pattern)
+    if request.param.startswith("memory"):
+        yield MemoryBench(pattern, POOR if request.param == "memory-poor" else RICH)
         return
     made = SqlBench(tmp_path, pattern)
     yield made

@@ -25,6 +25,7 @@ class Between:
         change: Callable[[Sequence[Lookup]], Sequence[Lookup]] = lambda answers: answers,
     ) -> None:
         self.name = store.name
+        self.abilities = store.abilities
         self.asked: list[Sequence[Secret]] = []
         self._store = store
         self._change = change
@@ -33,8 +34,8 @@ class Between:
         self.asked.append(secrets)
         return self._change(self._store.find(secrets))
 
-    def revoke(self, token_id: str, incident_id: str) -> bool:
-        return self._store.revoke(token_id, incident_id)
+    def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:
+        return self._store.revoke(token_id, incident_id, secret=secret)
 
 
 def test_the_answers_are_the_stores_own(bench, new_secret: NewSecret) -> None:

@@ -27,14 +27,17 @@ class Around:
 
     def __init__(self, store: TokenStore, around: Callable[[str, Act], bool]) -> None:
         self.name = store.name
+        self.abilities = store.abilities
         self._store = store
         self._around = around
 
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
         return self._store.find(secrets)
 
-    def revoke(self, token_id: str, incident_id: str) -> bool:
-        return self._around(token_id, lambda: self._store.revoke(token_id, incident_id))
+    def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:
+        return self._around(
+            token_id, lambda: self._store.revoke(token_id, incident_id, secret=secret)
+        )
 
 
 class Killed(BaseException):
