@@ -16,9 +16,9 @@ from scanner.db.leases import Patience
 from scanner.db.seals import Sealer
 from scanner.db.upgrade import is_current, refuse_unreadable
 from scanner.errors import ConfigurationError
-from scanner.git.guard import ConnectGuard
 from scanner.git.sandbox import SandboxInspector
 from scanner.git.smart_http import SmartHttpFetcher
+from scanner.guard import ConnectGuard
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.patterns.loader import load

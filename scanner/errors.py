@@ -59,6 +59,18 @@ class RepositoryForbiddenError(IntakeError):
     status = 403
 
 
+class ConnectError(PatrolError):
+    """A connection was not made; who wanted it says so in its own words."""
+
+
+class ConnectForbiddenError(ConnectError, FinalError):
+    """The connect guard forbids that address."""
+
+
+class ConnectFailedError(ConnectError, RetryableError):
+    """The host has no address at the moment."""
+
+
 class FetchError(PatrolError):
     """Objects could not be fetched from a repository."""
 

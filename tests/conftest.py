@@ -20,8 +20,8 @@ import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from scanner.embedded.git_server import GitServer, git
-from scanner.git.guard import ConnectGuard
 from scanner.git.smart_http import SmartHttpFetcher
+from scanner.guard import ConnectGuard
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.model import FetchPlan

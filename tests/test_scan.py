@@ -20,9 +20,9 @@ from scanner.db.schema import audit_events, incidents, outbox, scanned_heads, sc
 from scanner.db.seals import Sealer
 from scanner.db.upgrade import upgrade_database
 from scanner.errors import InspectionError
-from scanner.git.guard import ConnectGuard
 from scanner.git.inline import InlineInspector
 from scanner.git.smart_http import SmartHttpFetcher
+from scanner.guard import ConnectGuard
 from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
 from scanner.model import FetchPlan, Lookup, Secret, Validity

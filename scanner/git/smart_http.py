@@ -14,9 +14,15 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
-from scanner.errors import FetchRefusedError, FetchTooLargeError, FetchUnavailableError
-from scanner.git.guard import ConnectGuard
+from scanner.errors import (
+    ConnectFailedError,
+    ConnectForbiddenError,
+    FetchRefusedError,
+    FetchTooLargeError,
+    FetchUnavailableError,
+)
 from scanner.git.protocol import PackAnswer, RefsAnswer, fetch_request, refs_request
+from scanner.guard import ConnectGuard
 from scanner.model import FetchPlan
 from scanner.ports import Pack
 
@@ -108,6 +114,10 @@ class SmartHttpFetcher:
             raise FetchUnavailableError(
                 f"The fetch took longer than {self._timeout:g} seconds."
             ) from None
+        except ConnectForbiddenError as error:
+            raise FetchRefusedError(str(error)) from None
+        except ConnectFailedError as error:
+            raise FetchUnavailableError(str(error)) from None
         except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise FetchUnavailableError(
                 f"The repository's host did not answer ({type(error).__name__})."

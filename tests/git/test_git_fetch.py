@@ -21,9 +21,9 @@ from scanner.errors import (
     FetchUnavailableError,
     ObjectNotFoundError,
 )
-from scanner.git.guard import ConnectGuard
 from scanner.git.pack import Bounds, PackReader
 from scanner.git.smart_http import SmartHttpFetcher
+from scanner.guard import ConnectGuard
 from scanner.model import FetchPlan
 
 Fetch = Callable[..., bytes]

@@ -1,5 +1,7 @@
 """The one connect guard: where a connection may go is decided at the moment it is made.
 
+It stands before repositories and token stores alike.
+
 A name is resolved once, every address it has is checked, and the connection goes to a checked
 address, so that a second answer from DNS cannot lead elsewhere. TLS still verifies the name.
 """
@@ -18,7 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpcore2
 import httpx2
 
-from scanner.errors import FetchRefusedError, FetchUnavailableError
+from scanner.errors import ConnectFailedError, ConnectForbiddenError
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -40,11 +42,18 @@ class ConnectGuard:
 
     An entry is "host", "host:port", an address or a network such as "10.1.0.0/16"; what it names
     may be private and may speak plain http. `https_only=False` allows http to public hosts too.
-    Errors: `ValueError` for an entry that is none of these.
+    `named_in` says in refusals where a host is allowed. Errors: `ValueError` for an entry that is
+    none of these.
     """
 
-    def __init__(self, allowed: Collection[str] = (), https_only: bool = True) -> None:
+    def __init__(
+        self,
+        allowed: Collection[str] = (),
+        https_only: bool = True,
+        named_in: str = "PATROL_ALLOW_HOSTS",
+    ) -> None:
         self._https_only = https_only
+        self._remedy = f"name it in {named_in}"
         self._networks: list[_Network] = []
         self._names: set[str] = set()
         for entry in (one.strip().lower() for one in allowed):
@@ -64,26 +73,25 @@ class ConnectGuard:
         address = _address(host)
         return address is not None and self._is_named(address)
 
-    def check_url(self, url: str) -> SplitResult:
-        """Refuse schemes other than https (http only for allowed hosts), and credentials."""
+    def check_url(self, url: str, *, has_query: bool = False) -> SplitResult:
+        """Refuse schemes other than https (http only for allowed hosts), credentials, fragments
+        and, unless `has_query`, queries."""
         try:
             parts = urlsplit(url)
             port = parts.port or _PORTS.get(parts.scheme, 0)
         except ValueError:
-            raise FetchRefusedError("The repository's address is not a URL.") from None
+            raise ConnectForbiddenError("The address is not a URL.") from None
         if not parts.hostname or parts.username is not None or parts.password is not None:
-            raise FetchRefusedError("The address must name a host and carry no credentials.")
-        if parts.query or parts.fragment:
-            raise FetchRefusedError("The address must not carry a query or a fragment.")
+            raise ConnectForbiddenError("The address must name a host and carry no credentials.")
+        if (parts.query and not has_query) or parts.fragment:
+            raise ConnectForbiddenError("The address must not carry a query or a fragment.")
         if parts.scheme == "https":
             return parts
         if parts.scheme == "http" and (
             not self._https_only or self.is_allowed(parts.hostname, port)
         ):
             return parts
-        raise FetchRefusedError(
-            "Only https is allowed; name the host in PATROL_ALLOW_HOSTS to allow plain http."
-        )
+        raise ConnectForbiddenError(f"Only https is allowed; {self._remedy} to allow plain http.")
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """Return the addresses of `host`, all of which may be connected to."""
@@ -92,21 +100,27 @@ class ConnectGuard:
                 host, port, type=socket.SOCK_STREAM
             )
         except (OSError, UnicodeError):
-            raise FetchUnavailableError("The repository's host cannot be resolved.") from None
+            raise ConnectFailedError("The host cannot be resolved.") from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self.is_allowed(host, port):
             for address in addresses:
                 parsed = _address(address)
                 if parsed is None or not (_is_public(parsed) or self._is_named(parsed)):
-                    raise FetchRefusedError(
-                        "The repository's host resolves to an address that is not public; "
-                        "name it in PATROL_ALLOW_HOSTS if that is meant."
+                    raise ConnectForbiddenError(
+                        "The host resolves to an address that is not public; "
+                        f"{self._remedy} if that is meant."
                     )
         return addresses
 
-    def transport(self) -> httpx2.AsyncHTTPTransport:
-        """Return an HTTP transport whose every connection passes this guard, without proxies."""
-        return _GuardedTransport(self, self._tls)
+    def transport(
+        self, tls: ssl.SSLContext | None = None, connections: int = 10, idle: float | None = None
+    ) -> httpx2.AsyncHTTPTransport:
+        """Return an HTTP transport whose every connection passes this guard, without proxies.
+
+        `connections` is its most at once; an unused one is closed after `idle` seconds. `tls`
+        brings certificates of its own.
+        """
+        return _GuardedTransport(self, tls or self._tls, connections, idle)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -120,11 +134,16 @@ class ConnectGuard:
 
 
 class _GuardedTransport(httpx2.AsyncHTTPTransport):
-    def __init__(self, guard: ConnectGuard, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self, guard: ConnectGuard, tls: ssl.SSLContext, connections: int, idle: float | None
+    ) -> None:
         super().__init__(verify=tls, trust_env=False)
         # The library offers no way to hand in a network backend; its pool does.
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=tls, network_backend=_GuardedBackend(guard)
+            ssl_context=tls,
+            max_connections=connections,
+            keepalive_expiry=idle,
+            network_backend=_GuardedBackend(guard),
         )
 
 
@@ -141,7 +160,7 @@ class _GuardedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        failure: Exception = FetchUnavailableError("The repository's host has no address.")
+        failure: Exception = ConnectFailedError("The host has no address.")
         for address in await self._guard.resolve(host, port):
             try:
                 return await self._backend.connect_tcp(

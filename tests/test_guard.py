@@ -7,8 +7,8 @@ import asyncio
 import httpx2
 import pytest
 
-from scanner.errors import FetchRefusedError, FetchUnavailableError
-from scanner.git.guard import ConnectGuard
+from scanner.errors import ConnectFailedError, ConnectForbiddenError
+from scanner.guard import ConnectGuard
 
 PRIVATE = [
     "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
@@ -26,7 +26,7 @@ def resolve(guard: ConnectGuard, host: str, port: int = 443) -> list[str]:
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses_are_refused(address: str) -> None:
-    with pytest.raises(FetchRefusedError, match="not public"):
+    with pytest.raises(ConnectForbiddenError, match="not public"):
         resolve(ConnectGuard(), address)
 
 
@@ -36,7 +36,7 @@ def test_public_addresses_pass(address: str) -> None:
 
 
 def test_a_name_is_judged_by_its_address() -> None:
-    with pytest.raises(FetchRefusedError, match="not public"):
+    with pytest.raises(ConnectForbiddenError, match="not public"):
         resolve(ConnectGuard(), "localhost")
     assert resolve(ConnectGuard(["localhost"]), "LocalHost")
     assert resolve(ConnectGuard(["127.0.0.0/8", "::1"]), "localhost")
@@ -44,7 +44,7 @@ def test_a_name_is_judged_by_its_address() -> None:
 
 @pytest.mark.parametrize("shorthand", ["2130706433", "0x7f000001", "127.1", "0177.0.0.1"])
 def test_other_spellings_of_loopback(shorthand: str) -> None:
-    with pytest.raises((FetchRefusedError, FetchUnavailableError)):
+    with pytest.raises((ConnectForbiddenError, ConnectFailedError)):
         resolve(ConnectGuard(), shorthand)
 
 
@@ -53,13 +53,13 @@ def test_an_entry_with_a_port_allows_that_port_only() -> None:
     assert resolve(guard, "localhost", 8080)
     assert resolve(guard, "::1", 99)
     for host, port in (("localhost", 8081), ("::1", 98)):
-        with pytest.raises(FetchRefusedError, match="not public"):
+        with pytest.raises(ConnectForbiddenError, match="not public"):
             resolve(guard, host, port)
 
 
 def test_networks_and_nonsense() -> None:
     assert resolve(ConnectGuard(["10.1.0.0/16"]), "10.1.2.3") == ["10.1.2.3"]
-    with pytest.raises(FetchRefusedError, match="not public"):
+    with pytest.raises(ConnectForbiddenError, match="not public"):
         resolve(ConnectGuard(["10.1.0.0/16"]), "10.2.2.3")
     with pytest.raises(ValueError, match="neither"):
         ConnectGuard(["10.1.0.0/99"])
@@ -75,7 +75,7 @@ def test_networks_and_nonsense() -> None:
     ],
 )  # fmt: skip
 def test_urls_that_are_refused(url: str) -> None:
-    with pytest.raises(FetchRefusedError) as caught:
+    with pytest.raises(ConnectForbiddenError) as caught:
         ConnectGuard().check_url(url)
     assert "word" not in str(caught.value)
 
@@ -85,7 +85,7 @@ def test_plain_http_is_for_named_hosts() -> None:
     guard.check_url("https://example.com/a.git")
     guard.check_url("http://intranet/a.git")
     guard.check_url("http://127.0.0.1:8080/a.git")
-    with pytest.raises(FetchRefusedError, match="https"):
+    with pytest.raises(ConnectForbiddenError, match="https"):
         guard.check_url("http://example.com/a.git")
     ConnectGuard(https_only=False).check_url("http://example.com/a.git")
 
@@ -95,5 +95,18 @@ def test_the_transport_itself_is_guarded() -> None:
         async with httpx2.AsyncClient(transport=ConnectGuard().transport()) as client:
             await client.get("https://127.0.0.1:1/")
 
-    with pytest.raises(FetchRefusedError, match="not public"):
+    with pytest.raises(ConnectForbiddenError, match="not public"):
         asyncio.run(run())
+
+
+def test_a_query_is_for_who_asks_for_it() -> None:
+    ConnectGuard().check_url("https://example.com/a?version=7.1", has_query=True)
+    with pytest.raises(ConnectForbiddenError, match="fragment"):
+        ConnectGuard().check_url("https://example.com/a?b#c", has_query=True)
+
+
+def test_a_refusal_says_where_the_host_is_allowed() -> None:
+    guard = ConnectGuard(named_in="store.toml")
+    for refused in (lambda: guard.check_url("http://a.example"), lambda: resolve(guard, "::1")):
+        with pytest.raises(ConnectForbiddenError, match=r"name it in store\.toml"):
+            refused()
