@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Connection, Integer, Table, text
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Integer, Table, TypeDecorator, text
+from sqlalchemy import String as AnyString
 from sqlalchemy.dialects import postgresql, sqlite
 
 POSTGRESQL, SQLITE = "postgresql", "sqlite"
@@ -10,15 +13,32 @@ POSTGRESQL, SQLITE = "postgresql", "sqlite"
 # A primary key that the database counts up: SQLite does so for INTEGER alone.
 Counter = BigInteger().with_variant(Integer, SQLITE)
 
+
+class String(TypeDecorator[str]):
+    """Text of a length, in which U+FFFD stands for NUL: PostgreSQL stores none.
+
+    What strangers name (a ref, a path, an id that they ask for) may hold one.
+    """
+
+    impl = AnyString
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        """Replace what cannot be stored."""
+        return None if value is None else value.replace("\0", "\ufffd")
+
+
 _LOCK_SPACE = 0x70617472  # "patr": our advisory locks, apart from another application's
 UPGRADE_LOCK, SEAL_LOCK = 1, 2
 
 
 def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that may say what to do about a row that is there already."""
-    if connection.dialect.name == POSTGRESQL:
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    """An INSERT that may say what to do about a row that is there already.
+
+    Its result's `rowcount` tells whether it did anything.
+    """
+    insert = postgresql.insert if connection.dialect.name == POSTGRESQL else sqlite.insert
+    return insert(table).execution_options(preserve_rowcount=True)
 
 
 def lock_alone(connection: Connection, lock: int) -> None:

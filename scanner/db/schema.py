@@ -19,12 +19,11 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
     UniqueConstraint,
 )
 
-from scanner.db.dialect import Counter
+from scanner.db.dialect import Counter, String
 
 metadata = MetaData()
 
