@@ -19,15 +19,19 @@ from scanner.errors import ConfigurationError
 from scanner.git.sandbox import SandboxInspector
 from scanner.git.smart_http import SmartHttpFetcher
 from scanner.guard import ConnectGuard
+from scanner.judge import Judge
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.patterns.loader import load
+from scanner.recheck import Rechecker
 from scanner.respond.deliver import Deliverer
 from scanner.respond.run import Responder
 from scanner.scan import Scanner
 from scanner.settings import Settings
 from scanner.sources.intake import Intake
 from scanner.stores.sql import SqlTokenStore
+
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,28 @@ class Services:
             fetcher=self.fetcher,
             inspector=self.inspector,
             matcher=self.matcher,
-            store=self.store,
-            bound=self.bound,
-            fingerprint_key=self.settings.fingerprint_ring[0],
+            judge=self.judge,
             sealer=self.sealer,
             patience=self._patience,
         )
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Candidates -> verdicts, or sealed rows."""
+        return Judge(
+            engine=self.database,
+            store=self.store,
+            bound=self.bound,
+            keys=self.settings.fingerprint_ring,
+            sealer=self.sealer,
+            keep_ms=round(self.settings.seal_days * _DAY_MS),
+            redact=self.matcher.redact,
+        )
+
+    @cached_property
+    def rechecker(self) -> Rechecker:
+        """Sealed tokens -> verdicts."""
+        return Rechecker(self.database, self.judge, self._patience)
 
     @cached_property
     def responder(self) -> Responder:
@@ -143,8 +163,10 @@ class Services:
         return Responder(
             engine=self.database,
             stores={self.store.name: self.store},
-            # A leak that was proved is never given up because the store is away.
-            patience=replace(self._patience, max_retries=None),
+            sealer=self.sealer,
+            # A leak that was proved is never given up because the store is away, and when the store
+            # is back its token is not left to work for another hour.
+            patience=replace(self._patience, max_retries=None, longest_retry_ms=60_000),
         )
 
     @cached_property

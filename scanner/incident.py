@@ -34,6 +34,10 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 }
 
 
+# The token may still work: what ends it is to be done, or left to its owner.
+UNFINISHED = (Phase.OPEN, Phase.REVOKING, Phase.STILL_ACTIVE)
+
+
 def advance(current: Phase, target: Phase) -> Phase:
     """Return `target`; raises `FinalError` when the table has no such edge."""
     if target not in TRANSITIONS[current]:

@@ -170,6 +170,7 @@ class AuditAction(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     LEAK_FOUND = "leak.found"
     LEAK_SEEN_AGAIN = "leak.seen_again"
+    LEAK_UNPROVED = "leak.unproved"  # the store did not answer before the seal expired
     REVOCATION_DECIDED = "revocation.decided"
     REVOCATION_NOT_NEEDED = "revocation.not_needed"
     REVOCATION_WITHHELD = "revocation.withheld"

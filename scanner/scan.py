@@ -2,6 +2,8 @@
 
 Fetch, match and prove are one unit of work (law 1): raw tokens live in this module's variables and
 nowhere else. The verdict is one transaction: sightings, incidents, audit events, heads, state.
+Where the store cannot answer, the tokens it should answer for are sealed in that transaction: the
+repository may be gone when it can (recheck.py).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from scanner.db import audit, freezes, leases, scans, verdicts
+from scanner.db import audit, leases, scans
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
@@ -28,23 +30,19 @@ from scanner.errors import (
     LeaseLostError,
     ObjectNotFoundError,
     PatrolError,
-    StoreUntrustedError,
     name_of,
 )
-from scanner.keyring import Key
+from scanner.judge import Judge, Judged
 from scanner.matcher.engine import Matcher
 from scanner.model import (
     AuditAction,
     FetchPlan,
     Inspection,
     LocatedCandidate,
-    Lookup,
     ObjectKind,
     Place,
-    Validity,
 )
-from scanner.ports import Fetcher, Inspector, TokenStore
-from scanner.prove import prove
+from scanner.ports import Fetcher, Inspector
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +61,7 @@ class Scanner:
     fetcher: Fetcher
     inspector: Inspector
     matcher: Matcher
-    store: TokenStore
-    bound: frozenset[str]  # patterns whose candidates the store may see (threat 1)
-    fingerprint_key: Key
+    judge: Judge
     sealer: Sealer
     patience: Patience
 
@@ -92,8 +88,6 @@ class Scanner:
         except LeaseLostError:
             # Another worker took over while we were paused: its verdict counts.
             log.warning("scan %s: the lease was lost, its result is discarded", claim.id)
-        except StoreUntrustedError as error:
-            self._freeze(claim, str(error))
         except PatrolError as error:
             self._give_back(claim, str(error), error)
         except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
@@ -111,8 +105,9 @@ class Scanner:
         spoken = tuple(self._spoken(request.names))
         inspection = replace(reading.inspection, found=(*reading.inspection.found, *spoken))
         self._settle(claim, "matched_at", candidates=len(inspection.found))
-        lookups = self._prove(inspection)
-        self._record(claim, inspection, lookups, request.heads if reading.is_whole else ())
+        # In a thread: a store may take its time, and this loop has other scans.
+        judged = await asyncio.to_thread(self.judge.judge, inspection.found)
+        self._record(claim, inspection, judged, request.heads if reading.is_whole else ())
 
     async def _request(
         self, row: Mapping[str, Any], raw: Mapping[str, str], url: str, known: Sequence[str]
@@ -179,30 +174,15 @@ class Scanner:
             for candidate in self.matcher.scan(name.encode(*_ANY_BYTES)):
                 yield LocatedCandidate(candidate, Place(object_id, ObjectKind.REF, name))
 
-    def _prove(self, inspection: Inspection) -> list[Lookup]:
-        candidates = [found.candidate for found in inspection.found]
-        asked = list(dict.fromkeys(c.secret for c in candidates if c.pattern in self.bound))
-        answers = dict(zip(asked, prove(self.store, asked), strict=True))
-        unchecked = Lookup(Validity.UNCHECKED)
-        return [answers[c.secret] if c.pattern in self.bound else unchecked for c in candidates]
-
     def _record(
         self,
         claim: Claim,
         inspection: Inspection,
-        lookups: Sequence[Lookup],
+        judged: Judged,
         heads: Sequence[str],
     ) -> None:
         with self.engine.begin() as connection:
-            for found, lookup in zip(inspection.found, lookups, strict=True):
-                verdicts.record_finding(
-                    connection,
-                    claim.row,
-                    found,
-                    lookup,
-                    key=self.fingerprint_key,
-                    path=self.matcher.redact(found.place.path or ""),
-                )
+            self.judge.record(connection, claim.row, judged)
             if not set(inspection.partial) - {_ORPHANS_GONE}:
                 scans.remember_heads(
                     connection, claim.row["repository_id"], self.matcher.digest, heads
@@ -239,13 +219,6 @@ class Scanner:
                 )
             if state == leases.PARKED:
                 _audit_parked(connection, {**claim.row, "error": said})
-
-    def _freeze(self, claim: Claim, reason: str) -> None:
-        log.error("store %s is frozen: %s", self.store.name, reason)
-        with self.engine.begin() as connection:
-            freezes.freeze(connection, self.store.name, reason)
-            patience = replace(self.patience, max_retries=None)  # until a person has decided
-            leases.release(connection, scans_table, claim, reason, patience)
 
 
 _ANY_BYTES = ("utf-8", "surrogateescape")

@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     fetch_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     inspect_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     lease_seconds: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    seal_days: float = Field(default=14.0, gt=0, allow_inf_nan=False)
     max_attempts: int = Field(default=5, ge=1)  # claims that never came back: then parked
     max_retries: int = Field(default=84, ge=0)  # backing off to an hour: about three days
 

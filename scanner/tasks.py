@@ -10,8 +10,9 @@ from scanner.db import audit
 from scanner.db.clock import now_ms
 from scanner.db.leases import ready_count
 from scanner.db.scans import accept_due_watches
-from scanner.db.schema import incidents, outbox, scans
-from scanner.worker import DELIVER, RESPOND, SCAN, SEAL, TICK, CeleryWaker
+from scanner.db.schema import incidents, outbox, scans, sealed_candidates
+from scanner.db.sealed import any_expired
+from scanner.worker import DELIVER, RECHECK, RESPOND, SCAN, SEAL, TICK, CeleryWaker
 
 
 def register(app: Celery, services: Services) -> None:
@@ -24,6 +25,13 @@ def register(app: Celery, services: Services) -> None:
             waker.wake(RESPOND)
             waker.wake(SCAN)  # more may wait behind this batch
             seal_all(services)  # every step seals its own events: no free worker is needed
+
+    @app.task(name=RECHECK, shared=False)
+    def recheck() -> None:
+        if services.rechecker.run_batch():
+            waker.wake(RESPOND)
+            waker.wake(RECHECK)
+            seal_all(services)
 
     @app.task(name=RESPOND, shared=False)
     def respond() -> None:
@@ -46,9 +54,16 @@ def register(app: Celery, services: Services) -> None:
             now = now_ms(connection)
             waiting = {
                 task
-                for task, table in ((SCAN, scans), (RESPOND, incidents), (DELIVER, outbox))
+                for task, table in (
+                    (SCAN, scans),
+                    (RECHECK, sealed_candidates),
+                    (RESPOND, incidents),
+                    (DELIVER, outbox),
+                )
                 if ready_count(connection, table, now)
             }
+            if any_expired(connection):
+                waiting.add(RECHECK)
         for task in sorted(waiting):
             waker.wake(task)
 

@@ -18,8 +18,8 @@ from scanner.settings import Settings
 log = logging.getLogger(__name__)
 
 QUEUE = "patrol"
-SCAN, RESPOND, DELIVER, TICK, SEAL = (
-    f"patrol.{name}" for name in ("scan", "respond", "deliver", "tick", "seal")
+SCAN, RECHECK, RESPOND, DELIVER, TICK, SEAL = (
+    f"patrol.{name}" for name in ("scan", "recheck", "respond", "deliver", "tick", "seal")
 )
 _BEAT_SECONDS = 1.0
 _WAKE_SECONDS = 1.0  # to reach the broker, and to wait for its answer; a push waits for a wake

@@ -29,9 +29,9 @@ from scanner.settings import load_settings
 from scanner.sources.github_push import Push
 from scanner.stores.sql import ensure_owner
 from scanner.tasks import register, seal_all
-from scanner.worker import DELIVER, QUEUE, RESPOND, SCAN, SEAL, TICK, make_app
+from scanner.worker import DELIVER, QUEUE, RECHECK, RESPOND, SCAN, SEAL, TICK, make_app
 
-ALL = {SCAN, RESPOND, DELIVER, TICK, SEAL}
+ALL = {SCAN, RECHECK, RESPOND, DELIVER, TICK, SEAL}
 
 
 class Room:
@@ -99,7 +99,7 @@ def test_every_name_a_wake_can_carry_has_its_task(room: Room) -> None:
     ours = {name for name in room.app.tasks if not name.startswith("celery.")}
     assert ours == ALL
     assert all(name.startswith("patrol.") for name in ALL)
-    assert len(ALL) == 5
+    assert len(ALL) == 6
 
 
 def test_no_task_takes_an_argument_or_keeps_a_result(room: Room) -> None:

@@ -13,7 +13,7 @@ from scanner.bootstrap import Services
 from scanner.commands.common import services, trouble
 from scanner.db import audit, freezes, leases
 from scanner.db.engine import reader
-from scanner.db.schema import incidents, outbox, scans
+from scanner.db.schema import incidents, outbox, scans, sealed_candidates
 from scanner.errors import ConfigurationError, PatrolError
 from scanner.keyring import prepare_data_dir
 from scanner.text import printable
@@ -67,7 +67,12 @@ def _store(built: Services) -> str:
     return f"{built.store.name} may revoke"
 
 
-_WORK = {"scans": scans, "incidents": incidents, "notices": outbox}
+_WORK = {
+    "scans": scans,
+    "sealed tokens": sealed_candidates,
+    "incidents": incidents,
+    "notices": outbox,
+}
 
 
 def _work(built: Services) -> str:

@@ -8,7 +8,7 @@ from scanner.db import audit, outbox
 from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
-from scanner.db.schema import incidents, scans, store_freezes
+from scanner.db.schema import incidents, sealed_candidates, store_freezes
 from scanner.model import AuditAction
 
 
@@ -48,7 +48,7 @@ def release(connection: Connection, store: str, actor: str) -> bool:
     now = now_ms(connection)
     for table, waiting in (
         (incidents, incidents.c.store == store),
-        (scans, scans.c.retries > 0),
+        (sealed_candidates, sealed_candidates.c.store == store),
     ):
         connection.execute(
             update(table).where(table.c.state == PENDING, waiting).values(available_at=now)

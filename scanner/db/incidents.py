@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, literal, select, update
+from sqlalchemy import Connection, select, update
 
 from scanner.db import audit
 from scanner.db.clock import from_datetime, now_ms, to_iso
 from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
-from scanner.db.schema import incidents, new_id, repositories, scans, sightings
-from scanner.incident import Phase
+from scanner.db.schema import (
+    incidents,
+    new_id,
+    repositories,
+    scans,
+    sealed_candidates,
+    sightings,
+)
+from scanner.incident import UNFINISHED, Phase
 from scanner.keyring import Key
-from scanner.model import AuditAction, LocatedCandidate, Lookup, Secret, TokenRecord
+from scanner.model import AuditAction, Candidate, LocatedCandidate, Lookup, Secret, TokenRecord
 
 _MOST_SIGHTINGS = 1_000  # rows an incident keeps; the rest is counted (threat 14)
 
@@ -88,61 +95,130 @@ def open_incident(connection: Connection, lookup: Lookup, scan_id: str) -> tuple
 def add_sighting(
     connection: Connection,
     *,
-    incident_id: str | None,
+    incident_id: str,
     scan: Mapping[str, Any],
     found: LocatedCandidate,
     lookup: Lookup,
     path: str,
     key: Key,
 ) -> bool:
-    """Record one place, once; `path` is masked by the caller. A place whose token the store did not
-    know then and knows now joins its incident.
+    """Record one place of a known token, once; `path` is masked by the caller. A place whose token
+    the store did not know then and knows now joins its incident.
 
     False: it was known already, or only counted.
     """
-    candidate, place = found.candidate, found.place
-    identity = {
-        "repository_id": scan["repository_id"],
-        "object_id": place.object_id,
-        "path": path,
-        "start": candidate.start,
-        "pattern": candidate.pattern,
-    }
-    if incident_id is not None and _is_full(connection, incident_id):
+    row = _sighting(scan, found, lookup, path, key, now_ms(connection))
+    identity = {name: row[name] for name in _IDENTITY}
+    if _is_full(connection, incident_id):
         where = [sightings.c[name] == value for name, value in identity.items()]
         if connection.execute(select(sightings.c.id).where(*where)).first() is None:
-            _count(connection, incident_id)
+            _count(connection, incident_id, 1)
         return False
     judged = {"incident_id": incident_id, "validity": lookup.validity.value}
     result = connection.execute(
         upsert(connection, sightings)
-        .values(
-            id=new_id(),
-            scan_id=scan["id"],
-            fingerprint=fingerprint(key, candidate.pattern, candidate.secret),
-            fingerprint_key=key.id,
-            checksum=candidate.checksum.value,
-            encoding=candidate.encoding,
-            object_kind=place.kind.value,
-            commit=place.commit,
-            committed_at=from_datetime(place.committed_at),
-            line=place.line,
-            column=place.column,
-            seen_at=now_ms(connection),
-            **identity,
-            **judged,
-        )
+        .values(**{**row, **judged})
         .on_conflict_do_update(
-            index_elements=list(identity),
-            set_=judged,
-            where=sightings.c.incident_id.is_(None) & literal(incident_id is not None),
+            index_elements=list(_IDENTITY), set_=judged, where=sightings.c.incident_id.is_(None)
         )
     )
     if result.rowcount != 1:
         return False
-    if incident_id is not None:
-        _count(connection, incident_id)
+    _count(connection, incident_id, 1)
     return True
+
+
+def add_unknown_sightings(
+    connection: Connection,
+    scan: Mapping[str, Any],
+    findings: Sequence[tuple[LocatedCandidate, Lookup, str]],
+    key: Key,
+) -> None:
+    """Record places of tokens that the store does not know: (candidate, answer, masked path)."""
+    if not findings:
+        return
+    now = now_ms(connection)
+    _add(connection, [_sighting(scan, *finding, key, now) for finding in findings])
+
+
+def add_unproved_sightings(
+    connection: Connection,
+    scan: Mapping[str, Any],
+    places: Sequence[tuple[LocatedCandidate, str]],
+    lookup: Lookup,
+    prints: Mapping[str, str],
+) -> None:
+    """The same for a token that is gone; `prints` are its fingerprint and the key of that."""
+    now = now_ms(connection)
+    rows = [_sighting(scan, found, lookup, path, None, now) for found, path in places]
+    _add(connection, [{**row, **prints} for row in rows])
+
+
+def _add(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    connection.execute(
+        upsert(connection, sightings).on_conflict_do_nothing(index_elements=list(_IDENTITY)),
+        [{"incident_id": None, **row} for row in rows],
+    )
+
+
+def join_by_fingerprint(
+    connection: Connection,
+    incident_id: str,
+    candidate: Candidate,
+    lookup: Lookup,
+    keys: Sequence[Key],
+) -> int:
+    """Let earlier sightings of a token, that the store did not know then, join its incident.
+
+    They are compared under every key of the ring. Returns how many joined.
+    """
+    prints = [fingerprint(key, candidate.pattern, candidate.secret) for key in keys]
+    result = connection.execute(
+        update(sightings)
+        .where(sightings.c.fingerprint.in_(prints), sightings.c.incident_id.is_(None))
+        .values(incident_id=incident_id, validity=lookup.validity.value)
+    )
+    if result.rowcount:
+        _count(connection, incident_id, result.rowcount)
+    return result.rowcount
+
+
+_IDENTITY = ("repository_id", "object_id", "path", "start", "pattern")
+
+
+def _prints(key: Key, candidate: Candidate) -> dict[str, str]:
+    value = fingerprint(key, candidate.pattern, candidate.secret)
+    return {"fingerprint": value, "fingerprint_key": key.id}
+
+
+def _sighting(
+    scan: Mapping[str, Any],
+    found: LocatedCandidate,
+    lookup: Lookup,
+    path: str,
+    key: Key | None,
+    now: int,
+) -> dict[str, Any]:
+    candidate, place = found.candidate, found.place
+    return {
+        "id": new_id(),
+        "scan_id": scan["id"],
+        "repository_id": scan["repository_id"],
+        **({} if key is None else _prints(key, candidate)),
+        "pattern": candidate.pattern,
+        "validity": lookup.validity.value,
+        "checksum": candidate.checksum.value,
+        "encoding": candidate.encoding,
+        "object_id": place.object_id,
+        "object_kind": place.kind.value,
+        "path": path,
+        "commit": place.commit,
+        "committed_at": from_datetime(place.committed_at),
+        "line": place.line,
+        "column": place.column,
+        "start": candidate.start,
+        "seen_at": now,
+    }
 
 
 def _is_full(connection: Connection, incident_id: str) -> bool:
@@ -152,12 +228,27 @@ def _is_full(connection: Connection, incident_id: str) -> bool:
     return bool(count >= _MOST_SIGHTINGS)
 
 
-def _count(connection: Connection, incident_id: str) -> None:
+def _count(connection: Connection, incident_id: str, number: int) -> None:
     connection.execute(
         update(incidents)
         .where(incidents.c.id == incident_id)
-        .values(sightings=incidents.c.sightings + 1)
+        .values(sightings=incidents.c.sightings + number)
     )
+
+
+def without_held_token(connection: Connection, incident_ids: Iterable[str]) -> set[str]:
+    """Return those of the incidents that have not ended, and for which no raw token is held."""
+    held = select(sealed_candidates.c.incident_id).where(
+        sealed_candidates.c.incident_id == incidents.c.id, sealed_candidates.c.sealed.is_not(None)
+    )
+    rows = connection.execute(
+        select(incidents.c.id).where(
+            incidents.c.id.in_(list(incident_ids)),
+            incidents.c.phase.in_([phase.value for phase in UNFINISHED]),
+            ~held.exists(),
+        )
+    )
+    return set(rows.scalars())
 
 
 def list_incidents(

@@ -21,18 +21,19 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, or_
 from scanner.db.clock import now_ms
 
 PENDING, RUNNING, PARKED, DONE = "pending", "running", "parked", "done"
-_FIRST_RETRY_MS, _LONGEST_RETRY_MS = 1_000, 3_600_000
+_FIRST_RETRY_MS = 1_000
 _MOST_DOUBLINGS = 12  # 4,096 s: beyond the longest
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to go on: `lease_ms` a claim, `max_attempts` claims that never came back, and
-    `max_retries` orderly returns (None: for ever)."""
+    """How long to go on: `lease_ms` a claim, `max_attempts` claims that never came back,
+    `max_retries` orderly returns (None: for ever), with at most `longest_retry_ms` between."""
 
     lease_ms: int
     max_attempts: int
     max_retries: int | None
+    longest_retry_ms: int = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ def release(
     *,
     blame: bool = False,
 ) -> str | None:
-    """Give the row back for another try, later each time (1 s, doubling, at most an hour).
+    """Give the row back for another try, later each time (1 s, doubling, up to the longest).
 
     `blame`: the row itself may be the cause, so the attempt stays counted. Returns the new state:
     `pending`, `parked` when patience has run out, None when the claim was lost meanwhile.
@@ -170,7 +171,8 @@ def release(
         state,
         attempts=held.attempts if blame else 0,
         retries=retries,
-        available_at=now_ms(connection) + min(_FIRST_RETRY_MS << doublings, _LONGEST_RETRY_MS),
+        available_at=now_ms(connection)
+        + min(_FIRST_RETRY_MS << doublings, patience.longest_retry_ms),
         error=error[:500],
     )
     return state if kept else None

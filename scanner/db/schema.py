@@ -272,7 +272,7 @@ sealed_candidates = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("asked", Integer, nullable=False, default=0),
     *_work_columns(),
-    UniqueConstraint("scan_id", "fingerprint"),
+    UniqueConstraint("scan_id", "fingerprint", "cause"),
     Index("sealed_candidates_work", "state", "available_at"),
     Index("sealed_candidates_incident", "incident_id"),
 )

@@ -21,6 +21,7 @@ class Sealer:
             raise ConfigurationError(
                 "PATROL_SEAL_KEYS: each key must be 32 bytes in URL-safe base64."
             ) from None
+        self.key_id = ring[0].id
 
     def seal(self, bound_to: str, value: Mapping[str, str]) -> bytes:
         """Encrypt `value` so that it opens only for the same `bound_to`."""

@@ -1,50 +1,104 @@
-"""Writing down one finding of a scan: its incident, its sighting, its audit event."""
+"""Writing down what a scan found: incidents, sightings, audit events."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from scanner.db import audit, incidents
 from scanner.keyring import Key
-from scanner.model import AuditAction, LocatedCandidate, Lookup
+from scanner.model import AuditAction, LocatedCandidate, Lookup, TokenRecord, Validity
 
 _MOST_PATH = 1_000  # characters kept
 
 
-def record_finding(
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A candidate at a place, and what the store said of it. `path` is masked already."""
+
+    found: LocatedCandidate
+    lookup: Lookup
+    path: str
+
+
+def kept_path(path: str) -> str:
+    """Return a masked path as it is stored: of any bytes, and of bounded length."""
+    return path.encode("utf-8", "backslashreplace").decode()[:_MOST_PATH]
+
+
+def record_findings(
     connection: Connection,
     scan: Mapping[str, Any],
-    found: LocatedCandidate,
-    lookup: Lookup,
-    *,
-    key: Key,
-    path: str,
-) -> None:
-    """Record what `scan` (its row) found, in the caller's transaction, which holds all of its
-    findings. `path` is masked already. A finding that the store does not know is kept as a
-    fingerprint under `key`; a known one opens its token's incident or joins it.
+    findings: Iterable[Finding],
+    keys: Sequence[Key],
+) -> dict[str, TokenRecord]:
+    """Record what `scan` (its row) found, in the caller's transaction, which holds all of it.
+
+    A finding that the store does not know is kept as a fingerprint under the newest of `keys`; a
+    known one opens its token's incident or joins it, together with earlier sightings of the token
+    from before the store knew it. Returns the token of every incident met, by the incident's id.
     """
-    incident_id, is_new = None, False
-    if lookup.token is not None:
-        incident_id, is_new = incidents.open_incident(connection, lookup, scan["id"])
-    added = incidents.add_sighting(
-        connection,
-        incident_id=incident_id,
-        scan=scan,
-        found=found,
-        lookup=lookup,
-        path=path.encode("utf-8", "backslashreplace").decode()[:_MOST_PATH],
-        key=key,
+    known: list[Finding] = []
+    unknown: list[Finding] = []
+    for finding in findings:
+        (unknown if finding.lookup.token is None else known).append(finding)
+    incidents.add_unknown_sightings(
+        connection, scan, [(one.found, one.lookup, kept_path(one.path)) for one in unknown], keys[0]
     )
-    if added and lookup.token is not None and not is_new:
-        audit.record(
+    met: dict[str, TokenRecord] = {}
+    # In one order everywhere: two scans of the same tokens must not wait for each other.
+    for finding in sorted(known, key=_order):
+        token = finding.lookup.token
+        if token is None:
+            continue
+        incident_id, is_new = incidents.open_incident(connection, finding.lookup, scan["id"])
+        joined = 0
+        if incident_id not in met:
+            joined = incidents.join_by_fingerprint(
+                connection, incident_id, finding.found.candidate, finding.lookup, keys
+            )
+            met[incident_id] = token
+        added = incidents.add_sighting(
             connection,
-            AuditAction.LEAK_SEEN_AGAIN,
-            organisation_id=lookup.token.organisation_id,
             incident_id=incident_id,
-            token_id=lookup.token.token_id,
-            correlation_id=scan["id"],
+            scan=scan,
+            found=finding.found,
+            lookup=finding.lookup,
+            path=kept_path(finding.path),
+            key=keys[0],
         )
+        if (added or joined) and not is_new:
+            audit.record(
+                connection,
+                AuditAction.LEAK_SEEN_AGAIN,
+                organisation_id=token.organisation_id,
+                incident_id=incident_id,
+                token_id=token.token_id,
+                correlation_id=scan["id"],
+            )
+    return met
+
+
+def record_unproved(
+    connection: Connection,
+    scan: Mapping[str, Any],
+    places: Sequence[LocatedCandidate],
+    sealed: Mapping[str, Any],
+) -> None:
+    """Record the places of a token that no store answered for, under the fingerprint that its
+    sealed row has."""
+    incidents.add_unproved_sightings(
+        connection,
+        scan,
+        [(one, kept_path(one.place.path or "")) for one in places],
+        Lookup(Validity.STORE_UNAVAILABLE),
+        {name: sealed[name] for name in ("fingerprint", "fingerprint_key")},
+    )
+
+
+def _order(finding: Finding) -> tuple[str, str]:
+    token = finding.lookup.token
+    return ("", "") if token is None else (token.store, token.token_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, Engine
 
-from scanner.db import audit, freezes, leases, policies
+from scanner.db import audit, freezes, leases, policies, sealed
 from scanner.db.clock import now_ms
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents as table
@@ -66,5 +66,7 @@ def commit_intent(engine: Engine, claim: Claim, patience: Patience) -> Phase | N
         if phase is not Phase.REVOKING:
             if phase is Phase.STILL_ACTIVE:
                 enqueue_leak_notice(connection, row, outcome="still_active", revoked_at=None)
+            else:
+                sealed.wipe_held(connection, row["id"])
             leases.finish(connection, table, claim, leases.DONE, error=None)
     return phase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
-from scanner.db import audit, leases
+from scanner.db import audit, leases, sealed
 from scanner.db.clock import now_ms
 from scanner.db.leases import Claim
 from scanner.db.schema import incidents as table
@@ -24,6 +24,7 @@ def record_outcome(engine: Engine, claim: Claim, *, ours: bool) -> Phase | None:
         ):
             connection.rollback()
             return None
+        sealed.wipe_held(connection, row["id"])
         audit.record(
             connection,
             AuditAction.TOKEN_REVOKED if ours else AuditAction.REVOCATION_NOT_NEEDED,

@@ -9,12 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from scanner.db import audit, leases, outbox
+from scanner.db import audit, leases, outbox, sealed
+from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents
+from scanner.db.seals import Sealer
 from scanner.errors import ConfigurationError, FinalError, PatrolError, name_of
 from scanner.incident import Phase
-from scanner.model import AuditAction
+from scanner.model import AuditAction, Secret
 from scanner.ports import TokenStore
 from scanner.respond.decide import commit_intent, wait_if_frozen
 from scanner.respond.record import record_outcome
@@ -30,6 +32,7 @@ class Responder:
 
     engine: Engine
     stores: Mapping[str, TokenStore]
+    sealer: Sealer
     patience: Patience
 
     def run_batch(self) -> bool:
@@ -62,8 +65,21 @@ class Responder:
         if store is None:
             raise ConfigurationError(f"The store {claim.row['store']} is not configured.")
         # The act: one update, alone, that carries its cause. Repeating it after a kill is safe.
-        ours = store.revoke(claim.row["token_id"], claim.id)
+        ours = store.revoke(claim.row["token_id"], claim.id, secret=self._secret(store, claim))
         record_outcome(self.engine, claim, ours=ours)
+
+    def _secret(self, store: TokenStore, claim: Claim) -> Secret | None:
+        """The raw token, for a store that can revoke only with it."""
+        if store.abilities.revokes_by != "secret":
+            return None
+        with reader(self.engine).connect() as connection:
+            secret = sealed.held_secret(connection, claim.id, self.sealer)
+        if secret is None:
+            raise FinalError(
+                f"The store {store.name} revokes only with the token itself, which is not held any "
+                "more; revoke it there by hand."
+            )
+        return secret
 
     def _must_wait(self, claim: Claim) -> bool:
         with self.engine.begin() as connection:

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from scanner.bootstrap import Services
 from scanner.cli import main
 from scanner.db.schema import incidents, scans
-from scanner.db.verdicts import record_finding
+from scanner.db.verdicts import Finding, record_findings
 from scanner.model import LocatedCandidate, ObjectKind, Place
 from scanner.settings import load_settings
 from scanner.sources.github_push import Push
@@ -98,7 +98,7 @@ class Shell:
         with services.database.begin() as connection:
             row = connection.execute(select(scans).where(scans.c.id == scan_id)).mappings().one()
             key = services.settings.fingerprint_ring[0]
-            record_finding(connection, row, found, lookup, key=key, path=path)
+            record_findings(connection, row, [Finding(found, lookup, path)], [key])
             incident_id: str = connection.execute(select(incidents.c.id)).scalar_one()
         services.engine.dispose()
         return incident_id

@@ -6,16 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import Engine, select, update
 
 from notifier.notice import Notice
-from scanner.db import freezes, incidents, leases
+from scanner.db import freezes, incidents, leases, sealed
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.leases import Patience
-from scanner.db.schema import audit_events, outbox, scans
+from scanner.db.schema import audit_events, outbox, sealed_candidates
 from scanner.db.schema import incidents as table
-from scanner.model import Lookup
+from scanner.db.sealed import Cause, Waiting
+from scanner.db.seals import Sealer
+from scanner.keyring import Key
+from scanner.model import LocatedCandidate, Lookup
 
 PATIENCE = Patience(lease_ms=60_000, max_attempts=3, max_retries=None)
 REASON = "The store built-in knows a token that was never issued."
@@ -96,22 +100,27 @@ def test_nothing_is_released_that_was_not_frozen(engine: Engine) -> None:
 
 @pytest.fixture
 def waiting(
-    engine: Engine, known: Callable[..., Lookup], add_scan: Callable[..., dict[str, Any]]
+    engine: Engine,
+    known: Callable[..., Lookup],
+    add_scan: Callable[..., dict[str, Any]],
+    seen_at: Callable[..., LocatedCandidate],
 ) -> None:
-    """Incidents and scans that were put off for an hour, some of them because of the store."""
+    """Incidents and sealed tokens of two stores that were put off for an hour."""
+    sealer = Sealer([Key("s1", Fernet.generate_key())])
     with engine.begin() as connection:
         for number, store in enumerate(("built-in", "built-in", "another"), 1):
             scan = add_scan(connection, body=str(number))
             incidents.open_incident(connection, known(number, store=store), scan["id"])
-        for work in (table, scans):
+            found = seen_at(number)
+            sealed.hold(
+                connection, scan["id"], [Waiting(found.candidate.secret, (found,))], store=store,
+                cause=Cause.STORE_UNAVAILABLE, sealer=sealer, key=Key("f1", b"k" * 32), keep_ms=9,
+            )  # fmt: skip
+        for work in (table, sealed_candidates):
             claims, _ = leases.claim(connection, work, PATIENCE, limit=9, suspect=False)
             for held in claims:
                 leases.release(connection, work, held, REASON, PATIENCE)
-        later = now_ms(connection) + 3_600_000
-        for work in (table, scans):
-            connection.execute(update(work).values(available_at=later))
-        held_back = scans.c.id == select(scans.c.id).limit(1).scalar_subquery()
-        connection.execute(update(scans).where(held_back).values(retries=0))
+            connection.execute(update(work).values(available_at=now_ms(connection) + 3_600_000))
         ended = table.c.token_id == "t-2"
         connection.execute(update(table).where(ended).values(state=leases.DONE))
 
@@ -124,5 +133,5 @@ def test_a_release_wakes_what_waited(engine: Engine) -> None:
         now = now_ms(connection)
     woken = {row.token_id for row in rows(engine, table) if row.available_at <= now}
     assert woken == {"t-1"}  # not what is done, nor what waits for another store
-    for row in rows(engine, scans):
-        assert (row.available_at <= now) is (row.retries > 0)
+    for row in rows(engine, sealed_candidates):
+        assert (row.available_at <= now) is (row.store == "built-in")

@@ -12,7 +12,7 @@ from scanner.db import incidents
 from scanner.db.engine import reader
 from scanner.db.schema import audit_events, sightings
 from scanner.db.schema import incidents as table
-from scanner.db.verdicts import record_finding
+from scanner.db.verdicts import Finding, record_findings
 from scanner.keyring import Key
 from scanner.model import LocatedCandidate, Lookup, Place, Secret, Validity
 
@@ -30,7 +30,7 @@ def find(
     lookup: Lookup,
     path: str = "a.env",
 ) -> None:
-    record_finding(connection, scan, found, lookup, key=KEY, path=path)
+    record_findings(connection, scan, [Finding(found, lookup, path)], [KEY])
 
 
 def rows(engine: Engine, what: Any = sightings) -> list[Any]:
@@ -158,15 +158,17 @@ def test_a_place_is_news_once_and_once_more_when_it_joins(
         scan = add_scan(connection)
         incident_id, _ = incidents.open_incident(connection, known(), scan["id"])
 
-        def add(lookup: Lookup, incident: str | None) -> bool:
+        def add() -> bool:
             return incidents.add_sighting(
-                connection, incident_id=incident, scan=scan, found=place, lookup=lookup,
+                connection, incident_id=incident_id, scan=scan, found=place, lookup=known(),
                 path="a.env", key=KEY,
             )  # fmt: skip
 
-        assert [add(UNKNOWN, None), add(UNKNOWN, None)] == [True, False]
-        assert [add(known(), incident_id), add(known(), incident_id)] == [True, False]
-        assert not add(UNKNOWN, None)
+        find(connection, scan, place, UNKNOWN)
+        assert [add(), add()] == [True, False]
+        find(connection, scan, place, UNKNOWN)
+    (row,) = rows(engine)
+    assert (row.incident_id, row.validity) == (incident_id, "active")
 
 
 def test_a_place_whose_token_is_known_only_later_joins_its_incident(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import Engine, Table, select, update
 
 from notifier.channels.memory import Delivery, MemoryChannel
@@ -19,8 +20,9 @@ from scanner.db.engine import create_database_engine, reader
 from scanner.db.leases import Patience
 from scanner.db.scans import PushRow, accept_push, repository_id
 from scanner.db.schema import audit_events, incidents, organisations, outbox
+from scanner.db.seals import Sealer
 from scanner.db.upgrade import upgrade_database
-from scanner.db.verdicts import record_finding
+from scanner.db.verdicts import Finding, record_findings
 from scanner.keyring import Key
 from scanner.model import (
     Candidate,
@@ -39,6 +41,7 @@ from scanner.stores.memory import MemoryTokenStore
 PATIENCE = Patience(lease_ms=60_000, max_attempts=3, max_retries=2)
 OPERATOR = "operator@patrol.example"
 PATTERN = "azure-devops-pat"
+SEALER = Sealer([Key("s1", Fernet.generate_key())])
 
 
 class Desk:
@@ -89,9 +92,8 @@ class Desk:
                 "repository_id": repository_id(connection, push.host, push.repository),
             }
             found = LocatedCandidate(candidate, place)
-            record_finding(
-                connection, scan, found, lookup, key=Key("f1", b"fingerprints"), path=path
-            )
+            keys = [Key("f1", b"fingerprints")]
+            record_findings(connection, scan, [Finding(found, lookup, path)], keys)
             token = lookup.token
             assert token is not None
             return connection.execute(
@@ -125,7 +127,7 @@ class Desk:
         used = store or self.store
         # As bootstrap has it: a leak that was proved is not given up for a store that is away.
         lasting = replace(patience, max_retries=None)
-        return Responder(self.engine, {self.store.name: used}, lasting).run_batch()
+        return Responder(self.engine, {self.store.name: used}, SEALER, lasting).run_batch()
 
     def deliverer(self, channel: Any = None, patience: Patience = PATIENCE) -> Deliverer:
         return Deliverer(

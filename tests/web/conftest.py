@@ -22,7 +22,7 @@ from scanner.bootstrap import Services
 from scanner.db.engine import reader
 from scanner.db.schema import incidents, scans
 from scanner.db.upgrade import upgrade_database
-from scanner.db.verdicts import record_finding
+from scanner.db.verdicts import Finding, record_findings
 from scanner.matcher.mask import mask
 from scanner.matcher.position import spots
 from scanner.model import LocatedCandidate, ObjectKind, Place
@@ -113,10 +113,8 @@ class Site:
         (lookup,) = self.services.store.find([spot.candidate.secret])
         with self.services.database.begin() as connection:
             row = connection.execute(select(scans).where(scans.c.id == scan_id)).mappings().one()
-            record_finding(
-                connection, row, LocatedCandidate(spot.candidate, place), lookup,
-                key=self.services.settings.fingerprint_ring[0], path="config",
-            )  # fmt: skip
+            finding = Finding(LocatedCandidate(spot.candidate, place), lookup, "config")
+            record_findings(connection, row, [finding], self.services.settings.fingerprint_ring)
             return connection.execute(select(incidents.c.id)).scalar_one(), raw
 
 

@@ -87,7 +87,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["scan_id"], ["scans.id"]),
         sa.ForeignKeyConstraint(["incident_id"], ["incidents.id"]),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("scan_id", "fingerprint"),
+        sa.UniqueConstraint("scan_id", "fingerprint", "cause"),
     )
     op.create_index("sealed_candidates_work", "sealed_candidates", ["state", "available_at"])
     op.create_index("sealed_candidates_incident", "sealed_candidates", ["incident_id"])

@@ -4,130 +4,17 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import pytest
-from cryptography.fernet import Fernet
-from sqlalchemy import Engine, Table, select, update
+from sqlalchemy import select
 
-from scanner.db import freezes, leases
-from scanner.db.engine import create_database_engine
-from scanner.db.leases import Patience
-from scanner.db.schema import audit_events, incidents, outbox, scanned_heads, scans, sightings
-from scanner.db.seals import Sealer
-from scanner.db.upgrade import upgrade_database
-from scanner.errors import InspectionError
-from scanner.git.inline import InlineInspector
-from scanner.git.smart_http import SmartHttpFetcher
+from scanner.db import leases
+from scanner.db.schema import incidents, scanned_heads, scans, sightings
 from scanner.guard import ConnectGuard
-from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
-from scanner.model import FetchPlan, Lookup, Secret, Validity
+from scanner.model import Secret
 from scanner.patterns.generate import generate
-from scanner.scan import Scanner
-from scanner.sources.github_push import Push
-from scanner.sources.intake import Intake
-from scanner.stores.memory import MemoryTokenStore
-
-ZEROS = "0" * 40
-OURS = "azure-devops-pat"
-
-
-class AskedStore(MemoryTokenStore):
-    """Remembers what it was asked about."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[Secret] = []
-
-    def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
-        self.asked += secrets
-        return super().find(secrets)
-
-
-class DyingInspector:
-    """Stands for a parsing child that dies of every pack."""
-
-    def inspect(self, _pack: object, _hash_size: int = 20) -> Any:
-        raise InspectionError("The process that reads packs died of this one.")
-
-
-class SurprisingInspector:
-    """Stands for a fault of ours, with a token in its text."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def inspect(self, _pack: object, _hash_size: int = 20) -> Any:
-        raise RuntimeError(f"cannot read {self._token}")
-
-
-class ShyFetcher(SmartHttpFetcher):
-    """Remembers its plans."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.plans: list[FetchPlan] = []
-
-    def fetch(self, plan: FetchPlan) -> Any:
-        self.plans.append(plan)
-        return super().fetch(plan)
-
-
-@dataclass
-class World:
-    engine: Engine
-    store: AskedStore
-    scanner: Scanner
-    intake: Intake
-    fetcher: ShyFetcher
-
-    def push(self, name: str, before: str, after: str, **fields: Any) -> str:
-        digest = secrets.token_hex(32)
-        push = Push("default", digest, name, "refs/heads/main", before, after, forced=False)
-        return self.intake.accept(replace(push, **fields), None)[0]
-
-    def rows(self, table: Table) -> list[Mapping[str, Any]]:
-        with self.engine.connect() as connection:
-            return list(connection.execute(select(table)).mappings())
-
-    def actions(self) -> list[str]:
-        return sorted(row["action"] for row in self.rows(audit_events))
-
-    def pass_time(self) -> None:
-        with self.engine.begin() as connection:
-            connection.execute(update(scans).values(available_at=0))
-
-
-@pytest.fixture
-def world(tmp_path: Path, git_server, ruleset) -> World:
-    engine = create_database_engine(f"sqlite:///{tmp_path}/patrol.db")
-    upgrade_database(engine)
-    bound = frozenset({OURS})
-    matcher, store = Matcher(ruleset, bound=bound), AskedStore()
-    sealer = Sealer([Key("s1", Fernet.generate_key())])
-    fetcher = ShyFetcher(ConnectGuard([git_server.address]))
-    scanner = Scanner(
-        engine=engine, fetcher=fetcher, inspector=InlineInspector(matcher), matcher=matcher,
-        store=store, bound=bound, fingerprint_key=Key("f1", b"k" * 32), sealer=sealer,
-        patience=Patience(60_000, 3, 2),
-    )  # fmt: skip
-    return World(engine, store, scanner, Intake(engine, matcher, sealer, git_server.url), fetcher)
-
-
-@pytest.fixture
-def ours(world: World) -> Callable[[], str]:
-    """Issue a token of the store's own pattern."""
-
-    def issue() -> str:
-        secret = generate(OURS)
-        world.store.issue(secret, pattern=OURS, mask="…abcd")
-        return secret.reveal().decode()
-
-    return issue
+from tests.scans.world import OURS, ZEROS, DyingInspector, ShyFetcher, SurprisingInspector, World
 
 
 def test_a_strangers_secret_does_not_travel(world: World, repository, ours) -> None:
@@ -159,42 +46,6 @@ def test_one_token_many_times_is_asked_once(world: World, repository, ours) -> N
     assert len(world.rows(sightings)) == 10
     assert [row["sightings"] for row in world.rows(incidents)] == [10]
     assert world.actions().count("leak.found") == 1
-
-
-def test_a_store_that_knows_everything_is_frozen(world: World, repository, ours) -> None:
-    head = repository.commit({"k": ours()})
-    repository.push()
-    world.push("acme/app", ZEROS, head)
-    world.store.claims = Validity.ACTIVE
-    for _ in range(2):
-        world.scanner.run_batch()
-        world.pass_time()
-    assert world.rows(incidents) == []
-    assert world.actions() == ["store.frozen"]
-    (alarm,) = world.rows(outbox)
-    assert (alarm["kind"], alarm["notice"]["to"]) == ("alarm", None)  # the operator
-    world.store.claims = None
-    with world.engine.begin() as connection:
-        assert freezes.release(connection, world.store.name, "admin")
-    world.scanner.run_batch()
-    assert [row["phase"] for row in world.rows(incidents)] == ["open"]
-
-
-def test_a_store_that_is_away_claims_no_head(world: World, repository, ours) -> None:
-    head = repository.commit({"k": ours()})
-    repository.push()
-    world.push("acme/app", ZEROS, head)
-    world.store.is_available = False
-    world.scanner.run_batch()
-    (scan,) = world.rows(scans)
-    assert (scan["state"], scan["attempts"], scan["retries"]) == ("pending", 0, 1)
-    assert world.rows(scanned_heads) == []
-    assert world.rows(sightings) == []
-    world.store.is_available = True
-    world.pass_time()
-    world.scanner.run_batch()
-    assert [row["object_id"] for row in world.rows(scanned_heads)] == [head]
-    assert len(world.rows(incidents)) == 1
 
 
 def test_a_host_that_is_away_is_asked_again_until_patience_ends(world: World) -> None:

@@ -1,0 +1,172 @@
+"""The second asking: sealed tokens get the verdict that could not be had when they were found.
+
+A store that was away is asked again until it answers or the seal expires; one that did not know a
+token is asked again for a day. The verdict, and the wiping of the token, are one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+
+from scanner.db import audit, leases, outbox, sealed, verdicts
+from scanner.db.clock import now_ms
+from scanner.db.leases import Claim, Patience
+from scanner.db.schema import scans, sealed_candidates
+from scanner.db.sealed import Cause, Waiting
+from scanner.db.verdicts import Finding
+from scanner.errors import FinalError
+from scanner.judge import RECHECK_MS, Judge, Judged
+from scanner.model import AuditAction, Lookup
+
+log = logging.getLogger(__name__)
+
+_BATCH = 64
+_AWAY_MS = 15_000  # a store that did not answer is left alone for so long
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rechecker:
+    """Asks the store about tokens that wait; built by bootstrap."""
+
+    engine: Engine
+    judge: Judge
+    patience: Patience
+
+    def run_batch(self) -> bool:
+        """Ask about a batch of tokens; False: there was nothing to do."""
+        worked = self._expire()
+        for claims in leases.take(
+            self.engine, sealed_candidates, self.patience, limit=_BATCH, on_parked=_tell_parked
+        ):
+            worked = True
+            self._ask({claim.id: claim for claim in claims})
+        return worked
+
+    def _ask(self, claims: Mapping[str, Claim]) -> None:
+        waiting: dict[str, Waiting] = {}
+        for claim in claims.values():
+            try:
+                waiting[claim.id] = sealed.open_waiting(claim.row, self.judge.sealer)
+            except FinalError as error:
+                self._park(claim, str(error))
+        answers = self.judge.ask([one.secret for one in waiting.values()])
+        if answers is None:
+            self._wait([claims[row_id] for row_id in waiting])
+            return
+        for row_id, one in waiting.items():
+            self._record(claims[row_id], one, answers[one.secret])
+
+    def _record(self, claim: Claim, waiting: Waiting, lookup: Lookup) -> None:
+        asked = claim.row["asked"] + 1
+        is_lagging = lookup.token is None and self.judge.store.abilities.is_replicated
+        with self.engine.begin() as connection:
+            if is_lagging and asked < len(RECHECK_MS):
+                again = now_ms(connection) + RECHECK_MS[asked]
+                values = {"asked": asked, "cause": Cause.UNCONFIRMED.value, "available_at": again}
+                kept = leases.finish(
+                    connection, sealed_candidates, claim, leases.PENDING, attempts=0, **values
+                )
+            else:
+                kept = leases.finish(
+                    connection, sealed_candidates, claim, leases.DONE, sealed=None, asked=asked
+                )
+            if not kept:
+                connection.rollback()  # expired, or another worker's now
+                return
+            self._write(connection, claim.row, waiting, lookup)
+
+    def _write(
+        self, connection: Connection, row: Mapping[str, Any], waiting: Waiting, lookup: Lookup
+    ) -> None:
+        self.judge.record(
+            connection,
+            _scan_of(connection, row),
+            Judged(tuple(Finding(one, lookup, one.place.path or "") for one in waiting.places)),
+        )
+
+    def _wait(self, claims: Sequence[Claim]) -> None:
+        with self.engine.begin() as connection:
+            until = now_ms(connection) + _AWAY_MS
+            sealed.postpone(connection, self.judge.store.name, until)
+            for claim in claims:
+                leases.finish(
+                    connection,
+                    sealed_candidates,
+                    claim,
+                    leases.PENDING,
+                    attempts=0,
+                    retries=claim.retries + 1,
+                    available_at=until,
+                    error="the store gave no answer",
+                )
+
+    def _park(self, claim: Claim, said: str) -> None:
+        with self.engine.begin() as connection:
+            if leases.finish(connection, sealed_candidates, claim, leases.PARKED, error=said[:500]):
+                _tell_parked(connection, {**claim.row, "error": said})
+
+    def _expire(self) -> bool:
+        with self.engine.begin() as connection:
+            rows = sealed.expired(connection, _BATCH)
+            # What the store was asked about in time, and never knew, has had its verdict.
+            lost = [row for row in rows if row["cause"] != Cause.UNCONFIRMED]
+            for row in lost:
+                if row["cause"] == Cause.STORE_UNAVAILABLE:
+                    self._write_unproved(connection, row)
+                audit.record(
+                    connection,
+                    AuditAction.LEAK_UNPROVED,
+                    incident_id=row["incident_id"],
+                    correlation_id=row["scan_id"],
+                    store=row["store"],
+                    cause=row["cause"],
+                )
+            if lost:
+                _alarm(connection, lost)
+        return bool(rows)
+
+    def _write_unproved(self, connection: Connection, row: Mapping[str, Any]) -> None:
+        """Keep the places, under the fingerprint that was made when the token was sealed."""
+        verdicts.record_unproved(connection, _scan_of(connection, row), sealed.places_of(row), row)
+
+
+def _scan_of(connection: Connection, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = connection.execute(select(scans).where(scans.c.id == row["scan_id"]))
+    return dict(found.mappings().one())
+
+
+def _alarm(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    stores = ", ".join(sorted({row["store"] for row in rows}))
+    outbox.alarm(
+        connection,
+        dedupe=f"unproved:{stores}:{now_ms(connection) // _HOUR_MS}"[:100],
+        title="Leaked tokens could not be proved in time",
+        explanation=f"{len(rows)} or more tokens waited for {stores} until their seals expired. "
+        "Whether they still work is not known.",
+        what_to_do="See: patrol audit list; ask the token store, and scan their repositories anew",
+    )
+
+
+def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
+    log.error("sealed token %s is parked: %s", row["id"], row["error"])
+    audit.record(
+        connection,
+        AuditAction.RESPONSE_PARKED,
+        incident_id=row["incident_id"],
+        correlation_id=row["scan_id"],
+        store=row["store"],
+        error=row["error"],
+    )
+    outbox.alarm(
+        connection,
+        dedupe=f"parked:{row['id']}:{row['fence']}",
+        title="A leaked token waits for its proof, and the asking has stopped",
+        explanation=f"A token found by scan {row['scan_id']}: {row['error']}",
+        what_to_do="Mend the cause, then run: patrol doctor --retry",
+    )
