@@ -47,6 +47,12 @@ class PayloadTooLargeError(IntakeError):
     status = 413
 
 
+class RequestTimeoutError(IntakeError):
+    """The request's body did not come in time."""
+
+    status = 408
+
+
 class PayloadInvalidError(IntakeError):
     """The body is signed, but is not what the sender documents."""
 

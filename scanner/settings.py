@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,9 +28,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from scanner.errors import ConfigurationError
-from scanner.keyring import Ring, create_once, fernet_key, read_secret, require_strong
+from scanner.keyring import Key, create_once, fernet_key, read_secret, require_strong
 
 _MOST_HOOK_SECRETS = 2
+# As the mail channel has it: no name, no comments, nothing that could end a header.
+_ADDRESS = re.compile(r"[^\s@<>()\[\],;:\\\"\x00-\x20\x7f]+@[^\s@<>()\[\],;:\\\"\x00-\x20\x7f]+")
 
 
 class Hook(BaseModel):
@@ -101,6 +103,12 @@ class Settings(BaseSettings):
     inspect_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     lease_seconds: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     seal_days: float = Field(default=14.0, gt=0, allow_inf_nan=False)
+    body_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    ready_lag_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    ready_grace_seconds: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    min_free_bytes: int = Field(default=64 << 20, ge=0)
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     max_attempts: int = Field(default=5, ge=1)  # claims that never came back: then parked
     max_retries: int = Field(default=84, ge=0)  # backing off to an hour: about three days
 
@@ -143,6 +151,13 @@ class Settings(BaseSettings):
     def _check_data_dir(cls, value: Any) -> Any:
         if value == "":  # it would be whatever folder one stands in
             raise ValueError("it is empty")
+        return value
+
+    @field_validator("operator_email")
+    @classmethod
+    def _check_operator(cls, value: str) -> str:
+        if not _ADDRESS.fullmatch(value):  # nobody would hear the alarms
+            raise ValueError("it must be one plain address, such as name@host")
         return value
 
     @field_validator("github_url", "public_url")
@@ -196,17 +211,17 @@ class Settings(BaseSettings):
         return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
     @cached_property
-    def pepper_ring(self) -> Ring:
+    def pepper_ring(self) -> tuple[Key, ...]:
         """Keys of the store's digests, newest first."""
         return self._ring("peppers", self.peppers)
 
     @cached_property
-    def seal_ring(self) -> Ring:
+    def seal_ring(self) -> tuple[Key, ...]:
         """Fernet keys of sealed rows, newest first."""
         return self._ring("seal_keys", self.seal_keys, fernet_key)
 
     @cached_property
-    def fingerprint_ring(self) -> Ring:
+    def fingerprint_ring(self) -> tuple[Key, ...]:
         """Keys of fingerprints, newest first."""
         return self._ring("fingerprint_keys", self.fingerprint_keys)
 
@@ -265,15 +280,22 @@ class Settings(BaseSettings):
 
     def _ring(
         self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None
-    ) -> Ring:
-        ring = Ring(
-            f"PATROL_{name.upper()}",
-            None if given is None else given.get_secret_value(),
-            self.secret_file(name),
-            make or (lambda: secrets.token_hex(32)),
+    ) -> tuple[Key, ...]:
+        value = self._secret(
+            name, given, lambda: f"k1:{(make or (lambda: secrets.token_hex(32)))()}"
         )
-        _ = ring[0]  # made, or refused, here and now
-        return ring
+        keys = []
+        for part in value.split(","):
+            key_id, colon, material = part.strip().partition(":")
+            if not colon or not key_id or not material:
+                raise ConfigurationError(
+                    f"PATROL_{name.upper()} must be id:key, newest first, comma between keys."
+                )
+            require_strong(material, f"PATROL_{name.upper()}")
+            keys.append(Key(key_id, material.encode()))
+        if len({key.id for key in keys}) != len(keys):
+            raise ConfigurationError(f"PATROL_{name.upper()} names one key id twice.")
+        return tuple(keys)
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

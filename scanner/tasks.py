@@ -6,13 +6,12 @@ from celery import Celery
 from celery.signals import worker_process_init, worker_shutdown
 
 from scanner.bootstrap import Services
-from scanner.db import audit
+from scanner.db import audit, heartbeats
 from scanner.db.clock import now_ms
 from scanner.db.leases import ready_count
 from scanner.db.scans import accept_due_watches
 from scanner.db.schema import incidents, outbox, scans, sealed_candidates
 from scanner.db.sealed import any_expired
-from scanner.db.sealkeys import turn_seal_keys
 from scanner.worker import DELIVER, RECHECK, RESPOND, SCAN, SEAL, TICK, CeleryWaker
 
 
@@ -50,9 +49,8 @@ def register(app: Celery, services: Services) -> None:
     @app.task(name=TICK, shared=False)
     def tick() -> None:
         """Beat's task: due watches become scans, and lost work is found again."""
-        settings = services.settings
-        turn_seal_keys(services.database, settings.seal_ring, settings.seal_days)
         with services.database.begin() as connection:
+            heartbeats.report(connection, heartbeats.BEAT)
             accept_due_watches(connection)
             now = now_ms(connection)
             waiting = {

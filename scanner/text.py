@@ -15,6 +15,8 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def printable(text: str, limit: int = 1_000) -> str:
     """Return `text` with every character that could deceive a reader escaped, cut at `limit`
     characters, escapes included."""
+    if len(text) <= limit and text.isprintable():  # most are; it forbids more than we do
+        return text
     shown = "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in _UNPRINTABLE

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 from kombu.exceptions import KombuError
 from kombu.pools import producers
 from kombu.transport import get_transport_cls
@@ -28,6 +29,11 @@ _WAKE_OPTIONS = {
     "socket_connect_timeout": _WAKE_SECONDS,  # Redis has no limit of its own
     "socket_timeout": _WAKE_SECONDS,
 }
+
+
+@setup_logging.connect(weak=False)
+def _leave_logging_alone(**_kwargs: object) -> None:
+    """Celery sets logging up itself unless somebody answers; logs.py has done it."""
 
 
 def make_app(settings: Settings) -> Celery:

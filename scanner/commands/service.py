@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 
 import click
 import uvicorn
 
+from scanner import logs
 from scanner.bootstrap import Services
 from scanner.commands.common import services
 from scanner.db.upgrade import upgrade_database
@@ -20,11 +20,14 @@ from scanner.web.app import create_app
 from scanner.worker import CeleryWaker, make_app
 
 
-def _prepare(built: Services) -> Services:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+def _prepare(role: str) -> Services:
+    built = services()
     if "PATROL_SUPERVISED" in os.environ:
         die_with_parent(int(os.environ["PATROL_SUPERVISED"]))
+    settings = built.settings
+    # The mail catcher shows mails and knows no patterns; every other process masks what it logs.
+    redact = None if role == "mail" else built.matcher.redact
+    logs.configure(role, style=settings.log_format, level=settings.log_level, redact=redact)
     return built
 
 
@@ -75,18 +78,19 @@ def _print_addresses(built: Services) -> None:
 @click.command()
 def web() -> None:
     """Serve hooks and the API."""
-    built = _prepare(services())
+    built = _prepare("web")
     settings = built.settings
     check_port_free(settings.host, settings.port, "PATROL_PORT")
     app = create_app(built, CeleryWaker(make_app(settings)))
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning")
+    # Its own logging would show paths and queries; web/access.py tells of each request instead.
+    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False)
 
 
 @click.command()
 @click.option("--concurrency", type=click.IntRange(1), default=2, show_default=True)
 def worker(concurrency: int) -> None:
     """Take work from the database, woken by the broker."""
-    built = _prepare(services())
+    built = _prepare("worker")
     check_settings(built)
     app = make_app(built.settings)
     register(app, built)
@@ -99,7 +103,7 @@ def worker(concurrency: int) -> None:
 @click.command()
 def beat() -> None:
     """Tick every second: due watches, lost work, sealing."""
-    built = _prepare(services())
+    built = _prepare("beat")
     app = make_app(built.settings)
     app.Beat(loglevel="WARNING", quiet=True).run()
 
@@ -107,5 +111,5 @@ def beat() -> None:
 @click.command()
 def mail() -> None:
     """Catch mail and show it on a page."""
-    settings = _prepare(services()).settings
+    settings = _prepare("mail").settings
     mail_catcher.serve(mail_directory(settings), settings.smtp_port, settings.mail_port)

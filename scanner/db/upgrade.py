@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -44,11 +45,20 @@ def upgrade_database(engine: Engine) -> None:
         command.upgrade(config, "head")
 
 
-def is_current(engine: Engine) -> bool:
+@cache
+def _newest() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def has_current_schema(connection: Connection) -> bool:
     """True when the database is at this version's newest migration."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    return MigrationContext.configure(connection).get_current_revision() == _newest()
+
+
+def is_current(engine: Engine) -> bool:
+    """The same, in a transaction of its own."""
     with reader(engine).connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision() == head
+        return has_current_schema(connection)
 
 
 @contextmanager

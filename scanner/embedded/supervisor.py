@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -127,7 +128,7 @@ class Supervisor:
         with (self._logs / f"{role}.log").open("rb") as log:
             log.seek(self._log_starts[role])  # not what an earlier run said
             lines = log.read().decode("utf-8", "replace").strip().splitlines()
-        return printable(lines[-1]) if lines else "it said nothing"
+        return printable(_said(lines[-1])) if lines else "it said nothing"
 
     def wait(self) -> None:
         """Stay until a child ends or a signal interrupts."""
@@ -147,6 +148,17 @@ class Supervisor:
             with suppress(ProcessLookupError):  # nothing is left of its session, as it should be
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+def _said(line: str) -> str:
+    """A log line's event and reason; a line that is none (a start that failed) as it is."""
+    try:
+        fields = json.loads(line)
+        return ": ".join(
+            str(fields[name]) for name in ("event", "error", "reason") if name in fields
+        )
+    except (ValueError, TypeError):
+        return line
 
 
 def mail_directory(settings: Settings) -> Path:

@@ -8,6 +8,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -80,6 +81,19 @@ class Site:
     def get(self, path: str, bearer: str | None = None) -> httpx2.Response:
         headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
         return self.http.get(path, headers=headers)
+
+    def readiness(self, *reasons: str) -> Any:
+        """Ask /readyz until it names exactly these reasons; one look serves a second of probes."""
+        deadline = time.monotonic() + 30
+        while True:
+            answer = self.get("/readyz")
+            said = answer.json()
+            named = [reason["code"] for reason in said["reasons"]]
+            assert answer.status_code == (503 if named else 200)
+            if named == list(reasons):
+                return said
+            assert time.monotonic() < deadline, f"not {reasons}, but {said}"
+            time.sleep(0.05)
 
     def accepted(self) -> int:
         with reader(self.services.database).connect() as connection:

@@ -164,6 +164,27 @@ def test_a_slow_client_holds_nobody_up(site, new, event: Event) -> None:
     assert new() == 2
 
 
+def test_a_body_that_does_not_come_in_time_is_refused(serve, event: Event) -> None:
+    with serve(body_timeout=0.2) as site:
+        body = event()
+        begun = head(site, body, f"Content-Length: {len(body)}") + body[:20]
+        answer = site.raw(begun)
+        assert status(answer) == 408
+        assert b"The body did not come within 0.2 seconds." in answer
+        assert site.accepted() == 0
+        assert site.deliver(body).status_code == 202
+
+
+def test_a_large_body_is_judged_as_a_small_one_is(site, new, event: Event) -> None:
+    # It is judged elsewhere, so as to keep nobody waiting.
+    body = event(commits=[{"message": "x" * (1 << 20)}])
+    assert site.deliver(body, secret="another secret").status_code == 401
+    assert site.deliver(event(ref="x" * (1 << 20))).status_code == 400
+    assert new() == 0
+    assert site.deliver(body).status_code == 202
+    assert new() == 1
+
+
 def test_a_client_that_goes_away_leaves_nothing(
     serve, event: Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -219,7 +240,7 @@ def test_without_its_database_nothing_is_accepted(
         assert site.wakes() == 0
         site.services.engine.dispose()
         restore(file, aside)
-        assert site.get("/readyz").status_code == 200
+        site.readiness()
         answer = site.deliver(body)
         assert (answer.status_code, answer.json()["duplicate"]) == (202, False)
         assert site.accepted() == 1

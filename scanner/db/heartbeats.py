@@ -1,0 +1,30 @@
+"""When each kind of process last did its round: silence is noticed, not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, select
+
+from scanner.db.clock import now_ms
+from scanner.db.dialect import upsert
+from scanner.db.schema import heartbeats
+
+BEAT = "beat"  # written by the task that beat starts: it proves beat, broker and a worker
+WORKER = "worker"  # the beginning of every worker's name
+
+
+def report(connection: Connection, name: str) -> None:
+    """Note that the process of that name works now."""
+    now = now_ms(connection)
+    connection.execute(
+        upsert(connection, heartbeats)
+        .values(name=name, at=now)
+        .on_conflict_do_update(index_elements=["name"], set_={"at": now})
+    )
+
+
+def ages(connection: Connection, now: int) -> Mapping[str, int]:
+    """Return name -> milliseconds since its last report, at the database's time `now`."""
+    rows = connection.execute(select(heartbeats.c.name, heartbeats.c.at).order_by("name"))
+    return {row.name: max(0, now - row.at) for row in rows}
