@@ -284,6 +284,7 @@ blob_ledger = Table(
     Column("ruleset", String(64), primary_key=True),
     Column("object_id", String(64), primary_key=True),
     Column("scanned_at", BigInteger, nullable=False),
+    Index("blob_ledger_age", "scanned_at"),
 )
 
 # When each kind of process last did its round.

@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("scanned_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("ruleset", "object_id"),
     )
+    op.create_index("blob_ledger_age", "blob_ledger", ["scanned_at"])
     op.create_table(
         "heartbeats",
         sa.Column("name", sa.String(length=64), nullable=False),
