@@ -76,6 +76,8 @@ def scan(
     show.summary(totals, time.monotonic() - began, partial)
     if totals["findings"]:
         raise click.exceptions.Exit(exit_code)
+    if partial:  # what could be read holds nothing: not the same as clean
+        raise click.exceptions.Exit(2)
 
 
 def _inspections(

@@ -11,6 +11,7 @@ from scanner.db import watches
 from scanner.db.engine import reader
 from scanner.sources.github_push import is_repository_name
 
+_host_option = click.option("--host", help="where several hosts have a repository of that name")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -62,17 +63,19 @@ def list_(style: str) -> None:
 
 @watch.command()
 @click.argument("repository")
-def remove(repository: str) -> None:
+@_host_option
+def remove(repository: str, host: str | None) -> None:
     """Stop watching."""
     with services().database.begin() as connection:
-        watches.remove_watch(connection, repository, actor())
+        watches.remove_watch(connection, repository, actor(), host)
     click.echo(f"{repository} is no longer watched.")
 
 
 @watch.command()
 @click.argument("repository")
-def run(repository: str) -> None:
+@_host_option
+def run(repository: str, host: str | None) -> None:
     """Scan now; a running worker takes it within a second."""
     with services().database.begin() as connection:
-        watches.run_watch_now(connection, repository)
+        watches.run_watch_now(connection, repository, host)
     click.echo(f"{repository} will be scanned now.")

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, update
 
 from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
-from scanner.db.leases import PARKED, PENDING
+from scanner.db.leases import PARKED, PENDING, RUNNING
 from scanner.db.schema import new_id, repositories, scanned_heads, scans, watches
 
 _HAVES = 256  # newest complete heads offered to the server; more only lengthen the request
@@ -95,9 +95,13 @@ def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
 def accept_due_watches(connection: Connection) -> int:
     """Turn every watch that is due into a scan, unique by (watch, due time); returns how many."""
     now = now_ms(connection)
-    due = connection.execute(select(watches).where(watches.c.next_due <= now)).all()
+    due = connection.execute(
+        select(watches).where(watches.c.next_due <= now).with_for_update(skip_locked=True)
+    ).all()
     for watch in due:
-        request_watch_scan(connection, watch.id, watch.repository_id, watch.next_due)
+        # A round that has not ended reads all there is by then: behind it, none piles up.
+        if not _is_being_scanned(connection, watch.id):
+            request_watch_scan(connection, watch.id, watch.repository_id, watch.next_due)
         # The next due time stays on the schedule's grid; missed rounds are one late round.
         missed = (now - watch.next_due) // watch.every_ms
         connection.execute(
@@ -106,6 +110,13 @@ def accept_due_watches(connection: Connection) -> int:
             .values(next_due=watch.next_due + (missed + 1) * watch.every_ms)
         )
     return len(due)
+
+
+def _is_being_scanned(connection: Connection, watch_id: str) -> bool:
+    unfinished = select(scans.c.id).where(
+        scans.c.watch_id == watch_id, scans.c.state.in_([PENDING, RUNNING])
+    )
+    return connection.execute(unfinished.limit(1)).first() is not None
 
 
 def request_watch_scan(
@@ -119,6 +130,7 @@ def request_watch_scan(
         .values(
             id=scan_id,
             source="watch",
+            priority=3,
             watch_id=watch_id,
             due_at=due_at,
             repository_id=repository,

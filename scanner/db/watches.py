@@ -47,29 +47,34 @@ def add_watch(
     return watch_id
 
 
-def _find(connection: Connection, name: str) -> Any:
-    rows = connection.execute(
+def _find(connection: Connection, name: str, host: str | None) -> Any:
+    query = (
         select(watches)
         .join(repositories, repositories.c.id == watches.c.repository_id)
         .where(repositories.c.name == name)
-    ).all()
+    )
+    if host is not None:
+        query = query.where(repositories.c.host == host)
+    rows = connection.execute(query).all()
     if not rows:
         raise FinalError(f"{name} is not on the watch list; see: patrol watch list")
     if len(rows) > 1:
-        raise FinalError(f"{name} is watched on {len(rows)} hosts; see: patrol watch list")
+        raise FinalError(
+            f"{name} is watched on {len(rows)} hosts; give --host, see: patrol watch list"
+        )
     return rows[0]
 
 
-def remove_watch(connection: Connection, name: str, actor: str) -> None:
-    """Stop watching; what was found stays."""
-    watch = _find(connection, name)
+def remove_watch(connection: Connection, name: str, actor: str, host: str | None = None) -> None:
+    """Stop watching; what was found stays. `host` is needed for a name that several have."""
+    watch = _find(connection, name, host)
     connection.execute(delete(watches).where(watches.c.id == watch.id))
     audit.record(connection, AuditAction.WATCH_REMOVED, actor=actor, repository=name)
 
 
-def run_watch_now(connection: Connection, name: str) -> str | None:
+def run_watch_now(connection: Connection, name: str, host: str | None = None) -> str | None:
     """Ask for a scan now, outside the schedule; returns the scan's id."""
-    watch = _find(connection, name)
+    watch = _find(connection, name, host)
     return request_watch_scan(connection, watch.id, watch.repository_id, now_ms(connection))
 
 

@@ -105,6 +105,23 @@ def test_a_beat_that_fails_leaves_the_round_due(engine: Engine, watch: str) -> N
     assert [scan.watch_id for scan in scans_of(engine)] == [watch]
 
 
+def test_behind_a_scan_that_has_not_ended_no_round_piles_up(engine: Engine, watch: str) -> None:
+    beat(engine)
+    for state in ("pending", "running"):
+        with engine.begin() as connection:
+            connection.execute(update(scans).values(state=state))
+            connection.execute(update(watches).values(next_due=1))
+        beat(engine)
+        assert len(scans_of(engine)) == 1
+        with reader(engine).connect() as connection:
+            assert next_due(connection) > now_ms(connection)
+    with engine.begin() as connection:
+        connection.execute(update(scans).values(state="done"))
+        connection.execute(update(watches).values(next_due=1))
+    beat(engine)
+    assert [scan.state for scan in scans_of(engine)] == ["pending", "done"]
+
+
 def test_run_now_is_outside_the_schedule(engine: Engine, watch: str) -> None:
     with engine.begin() as connection:
         connection.execute(update(watches).values(next_due=now_ms(connection) + EVERY))
@@ -150,9 +167,11 @@ def test_a_name_on_two_hosts_is_not_guessed_at(engine: Engine) -> None:
     with engine.begin() as connection:
         add_watch(connection, "https://git.acme.example", NAME, 60, "ada")
         assert len(list_watches(connection)) == 2
-        with pytest.raises(FinalError, match="on 2 hosts"):
+        with pytest.raises(FinalError, match="on 2 hosts; give --host"):
             remove_watch(connection, NAME, "ada")
         assert len(list_watches(connection)) == 2
+        remove_watch(connection, NAME, "ada", host=HOST)
+        assert [row["host"] for row in list_watches(connection)] == ["https://git.acme.example"]
 
 
 def test_a_schedule_without_a_pause_is_refused(engine: Engine) -> None:
