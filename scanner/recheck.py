@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
 from scanner.db import audit, leases, outbox, sealed, verdicts
 from scanner.db.clock import now_ms
+from scanner.db.engine import DATABASE_AWAY
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans, sealed_candidates
 from scanner.db.sealed import Cause, Waiting
 from scanner.db.verdicts import Finding
-from scanner.errors import FinalError
+from scanner.errors import FinalError, name_of
 from scanner.judge import RECHECK_MS, Judge, Judged
 from scanner.model import AuditAction, Lookup
 
@@ -60,7 +61,18 @@ class Rechecker:
             self._wait([claims[row_id] for row_id in waiting])
             return
         for row_id, one in waiting.items():
-            self._record(claims[row_id], one, answers[one.secret])
+            claim = claims[row_id]
+            try:
+                self._record(claim, one, answers[one.secret])
+            except Exception as error:  # noqa: BLE001 (one must not take its neighbours down)
+                # The database, or a fault of ours: only the latter may be this row's doing.
+                self._give_back(claim, name_of(error), blame=not isinstance(error, DATABASE_AWAY))
+
+    def _give_back(self, claim: Claim, said: str, *, blame: bool) -> None:
+        log.warning("sealed token %s: %s", claim.id, said)
+        patience = replace(self.patience, max_retries=None)
+        with self.engine.begin() as connection:
+            leases.release(connection, sealed_candidates, claim, said, patience, blame=blame)
 
     def _record(self, claim: Claim, waiting: Waiting, lookup: Lookup) -> None:
         asked = claim.row["asked"] + 1

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from scanner.db import audit, leases, scans
 from scanner.db.clock import now_ms
-from scanner.db.engine import reader
+from scanner.db.engine import DATABASE_AWAY, reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans as scans_table
 from scanner.db.seals import Sealer
@@ -205,7 +204,7 @@ class Scanner:
         log.warning("scan %s: %s (%s)", claim.id, said, "final" if final else "will retry")
         # What ended the parsing child, or surprised us, may be the input's doing.
         blame = isinstance(error, InspectionError) or not isinstance(
-            error, PatrolError | DBAPIError | OSError
+            error, (PatrolError, OSError, *DATABASE_AWAY)
         )
         with self.engine.begin() as connection:
             if final:

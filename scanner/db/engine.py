@@ -15,11 +15,14 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 
 from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.errors import ConfigurationError
 from scanner.keyring import prepare_data_dir
+
+# The database is at fault, not the row that met it: away, busy, or it broke a deadlock.
+DATABASE_AWAY = (OperationalError, InterfaceError)
 
 _BUSY_TIMEOUT_MS = 20_000  # a writer waits this long for another's commit before it fails
 _WAL_RETRY_SECONDS = 0.005

@@ -12,19 +12,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, update
-from sqlalchemy.exc import InterfaceError, OperationalError
 
 from scanner.db import audit
 from scanner.db.clock import from_datetime, now_ms, to_datetime, to_iso
 from scanner.db.dialect import upsert
-from scanner.db.engine import reader
+from scanner.db.engine import DATABASE_AWAY, reader
 from scanner.db.schema import digest_chains, new_id, organisations, owners, tokens
 from scanner.errors import FinalError, StoreUnavailableError
 from scanner.keyring import Key
 from scanner.model import AuditAction, Lookup, Secret, TokenRecord, Validity
 from scanner.ports import StoreAbilities
 
-_AWAY = (OperationalError, InterfaceError)
 _BATCH = 400  # digests a statement; SQLite allows 999 variables
 
 
@@ -54,7 +52,7 @@ class SqlTokenStore:
                     ).mappings()
                     for row in rows:
                         answers[row["key_id"], row["digest"]] = self._lookup(row, now)
-        except _AWAY as error:
+        except DATABASE_AWAY as error:
             raise StoreUnavailableError("The built-in token store did not answer.") from error
         unknown = Lookup(Validity.NEVER_ISSUED)
         return [
@@ -107,7 +105,7 @@ class SqlTokenStore:
                 cause = connection.execute(
                     select(tokens.c.revoked_by).where(tokens.c.id == token_id)
                 ).scalar_one_or_none()
-        except _AWAY as error:
+        except DATABASE_AWAY as error:
             raise StoreUnavailableError("The built-in token store did not answer.") from error
         return cause == incident_id
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from scanner.db import freezes, leases
 from scanner.db.schema import (
@@ -177,6 +177,27 @@ def test_a_seal_whose_key_is_gone_is_parked_and_told(world: World, away: str) ->
     world.store.is_available = True
     assert world.rechecker.run_batch()
     assert len(world.rows(incidents)) == 1
+
+
+def test_a_fault_with_one_leaves_its_neighbours_alone(world: World, repository, ours) -> None:
+    tokens = [ours() for _ in range(3)]
+    world.store.is_available = False
+    leak(world, repository, "\n".join(tokens))
+    with world.engine.begin() as connection:
+        row = connection.execute(select(sealed_candidates).limit(1)).mappings().one()
+        (place,) = row["places"]
+        broken = {"candidate": place["candidate"], "place": {**place["place"], "line": None}}
+        connection.execute(
+            update(sealed_candidates)
+            .where(sealed_candidates.c.id == row["id"])
+            .values(places=[broken])
+        )
+    world.store.is_available = True
+    assert world.rechecker.run_batch()
+    assert len(world.rows(incidents)) == 2
+    (left,) = [row for row in world.rows(sealed_candidates) if row["state"] != "done"]
+    assert (left["state"], left["sealed"] is None) == ("pending", False)
+    assert "IntegrityError" in left["error"]
 
 
 def test_a_token_that_the_store_hears_of_late_meets_its_leak(world: World, repository) -> None:
