@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from notifier.channels.email import EmailChannel
 from notifier.render import Renderer
+from scanner.db import sealkeys
 from scanner.db.engine import create_database_engine
 from scanner.db.keycheck import check_keys
 from scanner.db.leases import Patience
@@ -59,7 +60,7 @@ class Services:
             check_keys(connection, "pepper", self.settings.pepper_ring)
             check_keys(connection, "fingerprint", self.settings.fingerprint_ring)
             # A seal's key is destroyed once its time to live has passed.
-            check_keys(connection, "seal", self.settings.seal_ring, may_be_all_new=True)
+            check_keys(connection, sealkeys.PURPOSE, self.settings.seal_ring, may_be_all_new=True)
         return self.engine
 
     @cached_property

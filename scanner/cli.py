@@ -28,6 +28,7 @@ _GROUPS = {
     "Decide": {
         "tokens": ("tokens", "issue, list, show and revoke tokens of the built-in store"),
         "policy": ("policy", "show and set what happens to a leaked token"),
+        "keys": ("keys", "list and rotate the keys of digests, fingerprints and seals"),
         "watch": ("watch", "repositories that are scanned on a schedule"),
     },
     "Run": {

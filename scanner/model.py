@@ -177,6 +177,8 @@ class AuditAction(StrEnum):
     RESPONSE_PARKED = "response.parked"
     NOTICE_DELIVERED = "notice.delivered"
     NOTICE_FAILED = "notice.failed"
+    KEY_MADE = "key.made"
+    KEY_DESTROYED = "key.destroyed"
     POLICY_CHANGED = "policy.changed"
     WATCH_ADDED = "watch.added"
     WATCH_REMOVED = "watch.removed"

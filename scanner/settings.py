@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from scanner.errors import ConfigurationError
-from scanner.keyring import Key, create_once, fernet_key, read_secret, require_strong
+from scanner.keyring import Ring, create_once, fernet_key, read_secret, require_strong
 
 _MOST_HOOK_SECRETS = 2
 # As the mail channel has it: no name, no comments, nothing that could end a header.
@@ -211,17 +211,17 @@ class Settings(BaseSettings):
         return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
     @cached_property
-    def pepper_ring(self) -> tuple[Key, ...]:
+    def pepper_ring(self) -> Ring:
         """Keys of the store's digests, newest first."""
         return self._ring("peppers", self.peppers)
 
     @cached_property
-    def seal_ring(self) -> tuple[Key, ...]:
+    def seal_ring(self) -> Ring:
         """Fernet keys of sealed rows, newest first."""
         return self._ring("seal_keys", self.seal_keys, fernet_key)
 
     @cached_property
-    def fingerprint_ring(self) -> tuple[Key, ...]:
+    def fingerprint_ring(self) -> Ring:
         """Keys of fingerprints, newest first."""
         return self._ring("fingerprint_keys", self.fingerprint_keys)
 
@@ -280,22 +280,15 @@ class Settings(BaseSettings):
 
     def _ring(
         self, name: str, given: SecretStr | None, make: Callable[[], str] | None = None
-    ) -> tuple[Key, ...]:
-        value = self._secret(
-            name, given, lambda: f"k1:{(make or (lambda: secrets.token_hex(32)))()}"
+    ) -> Ring:
+        ring = Ring(
+            f"PATROL_{name.upper()}",
+            None if given is None else given.get_secret_value(),
+            self.secret_file(name),
+            make or (lambda: secrets.token_hex(32)),
         )
-        keys = []
-        for part in value.split(","):
-            key_id, colon, material = part.strip().partition(":")
-            if not colon or not key_id or not material:
-                raise ConfigurationError(
-                    f"PATROL_{name.upper()} must be id:key, newest first, comma between keys."
-                )
-            require_strong(material, f"PATROL_{name.upper()}")
-            keys.append(Key(key_id, material.encode()))
-        if len({key.id for key in keys}) != len(keys):
-            raise ConfigurationError(f"PATROL_{name.upper()} names one key id twice.")
-        return tuple(keys)
+        _ = ring[0]  # made, or refused, here and now
+        return ring
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -12,6 +12,7 @@ from scanner.db.leases import ready_count
 from scanner.db.scans import accept_due_watches
 from scanner.db.schema import incidents, outbox, scans, sealed_candidates
 from scanner.db.sealed import any_expired
+from scanner.db.sealkeys import turn_seal_keys
 from scanner.worker import DELIVER, RECHECK, RESPOND, SCAN, SEAL, TICK, CeleryWaker
 
 
@@ -49,6 +50,8 @@ def register(app: Celery, services: Services) -> None:
     @app.task(name=TICK, shared=False)
     def tick() -> None:
         """Beat's task: due watches become scans, and lost work is found again."""
+        settings = services.settings
+        turn_seal_keys(services.database, settings.seal_ring, settings.seal_days)
         with services.database.begin() as connection:
             heartbeats.report(connection, heartbeats.BEAT)
             accept_due_watches(connection)

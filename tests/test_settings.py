@@ -273,7 +273,7 @@ def test_a_ring_of_another_shape_is_refused(ring: str, why: str) -> None:
 
 def test_a_ring_keeps_its_order_and_the_colons_of_its_keys() -> None:
     os.environ["PATROL_PEPPERS"] = f" k2:a:{GOOD} , k1:{GOOD} "
-    assert load_settings().pepper_ring == (
+    assert tuple(load_settings().pepper_ring) == (
         Key("k2", f"a:{GOOD}".encode()), Key("k1", GOOD.encode()),
     )  # fmt: skip
 

@@ -19,9 +19,9 @@ from scanner.keyring import prepare_data_dir
 from scanner.settings import Settings, load_settings
 
 USES: dict[str, Callable[[Settings], Any]] = {
-    "peppers": lambda settings: settings.pepper_ring,
-    "seal_keys": lambda settings: settings.seal_ring,
-    "fingerprint_keys": lambda settings: settings.fingerprint_ring,
+    "peppers": lambda settings: tuple(settings.pepper_ring),
+    "seal_keys": lambda settings: tuple(settings.seal_ring),
+    "fingerprint_keys": lambda settings: tuple(settings.fingerprint_ring),
     "api_token": lambda settings: settings.api_bearer,
     "github_webhook_secret": lambda settings: settings.all_hooks,
 }

@@ -12,6 +12,7 @@ from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
 from scanner.db.leases import PARKED, PENDING, RUNNING
 from scanner.db.schema import new_id, repositories, scanned_heads, scans, watches
+from scanner.db.seals import key_of
 
 _HAVES = 256  # newest complete heads offered to the server; more only lengthen the request
 
@@ -63,6 +64,7 @@ def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
             forced=push.forced,
             delivery=push.delivery,
             sealed=push.sealed,
+            seal_key=key_of(push.sealed) if push.sealed else None,
             received_at=now,
             state=PENDING,
             available_at=now,
@@ -87,6 +89,7 @@ def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
             available_at=now,
             error=None,
             sealed=push.sealed,
+            seal_key=key_of(push.sealed) if push.sealed else None,
         )
     )
     return known, False

@@ -20,7 +20,7 @@ from scanner.db.dialect import upsert
 from scanner.db.incidents import fingerprint
 from scanner.db.leases import DONE, PENDING
 from scanner.db.schema import new_id, sealed_candidates
-from scanner.db.seals import Sealer
+from scanner.db.seals import Sealer, key_of
 from scanner.keyring import Key
 from scanner.model import Candidate, Checksum, LocatedCandidate, ObjectKind, Place, Secret
 
@@ -65,6 +65,7 @@ def hold(
     rows = []
     for one in waiting:
         row_id = new_id()
+        value = sealer.seal(row_id, {_SECRET_FIELD: one.secret.reveal().hex()})
         rows.append(
             {
                 "id": row_id,
@@ -75,8 +76,8 @@ def hold(
                 "fingerprint": fingerprint(key, one.places[0].candidate.pattern, one.secret),
                 "fingerprint_key": key.id,
                 "places": [_plain(found) for found in one.places],
-                "sealed": sealer.seal(row_id, {_SECRET_FIELD: one.secret.reveal().hex()}),
-                "seal_key": sealer.key_id,
+                "sealed": value,
+                "seal_key": key_of(value),
                 "sealed_at": now,
                 "expires_at": now + keep_ms,
                 "asked": 0,

@@ -34,7 +34,7 @@ class SqlTokenStore:
 
     def __init__(self, engine: Engine, peppers: Sequence[Key]) -> None:
         self._engine = engine
-        self._peppers = tuple(peppers)
+        self._peppers = peppers  # a ring may turn meanwhile
 
     def _digest(self, key: Key, secret: Secret) -> str:
         return hmac.new(key.value, secret.reveal(), hashlib.sha256).hexdigest()

@@ -15,8 +15,8 @@ import pytest
 from scanner import __version__
 
 COMMANDS = [
-    "demo", "up", "doctor", "scan", "patterns", "leaks", "audit", "tokens", "policy", "watch",
-    "web", "worker", "beat", "mail", "db",
+    "demo", "up", "doctor", "scan", "patterns", "leaks", "audit", "tokens", "policy", "keys",
+    "watch", "web", "worker", "beat", "mail", "db",
 ]  # fmt: skip
 GROUPS = {
     "tokens": ["issue", "list", "show", "revoke"],
@@ -26,6 +26,7 @@ GROUPS = {
     "watch": ["add", "list", "remove", "run"],
     "patterns": ["list", "test"],
     "db": ["upgrade"],
+    "keys": ["list", "rotate", "destroy"],
 }
 
 
