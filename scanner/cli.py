@@ -36,7 +36,7 @@ _GROUPS = {
         "worker": ("service", "do the work"),
         "beat": ("service", "start what is due (one instance)"),
         "mail": ("service", "catch mail and show it on a page"),
-        "db": ("database", "upgrade the database"),
+        "db": ("database", "upgrade the database, or move to another"),
     },
 }
 _COMMANDS = {name: module for group in _GROUPS.values() for name, (module, _) in group.items()}

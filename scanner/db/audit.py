@@ -117,6 +117,7 @@ def verify(connection: Connection) -> Verification:
         select(audit_seals, *(column.label(f"the_{column.name}") for column in audit_events.c))
         .outerjoin(audit_events, audit_seals.c.event_id == audit_events.c.id)
         .order_by(audit_seals.c.sequence)
+        .execution_options(yield_per=_SEAL_BATCH)  # a trail of years does not fit into memory
     ).mappings()
     problems: list[str] = []
     previous, expected = GENESIS, 1

@@ -33,16 +33,21 @@ def upgrade_database(engine: Engine) -> None:
     version has upgraded.
     """
     with refuse_unreadable(), engine.begin() as connection:
-        lock_alone(connection, UPGRADE_LOCK)
-        config = _config(connection)
-        present = MigrationContext.configure(connection).get_current_revision()
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if present is not None and present not in known:
-            raise ConfigurationError(
-                f"The database is of a newer version (migration {present}); install that version "
-                "or restore a back-up."
-            )
-        command.upgrade(config, "head")
+        upgrade(connection)
+
+
+def upgrade(connection: Connection) -> None:
+    """The same, within the caller's transaction."""
+    lock_alone(connection, UPGRADE_LOCK)
+    config = _config(connection)
+    present = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if present is not None and present not in known:
+        raise ConfigurationError(
+            f"The database is of a newer version (migration {present}); install that version "
+            "or restore a back-up."
+        )
+    command.upgrade(config, "head")
 
 
 @cache

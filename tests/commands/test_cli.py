@@ -25,7 +25,7 @@ GROUPS = {
     "audit": ["list", "verify"],
     "watch": ["add", "list", "remove", "run"],
     "patterns": ["list", "test"],
-    "db": ["upgrade"],
+    "db": ["upgrade", "copy"],
     "keys": ["list", "rotate", "destroy"],
 }
 
