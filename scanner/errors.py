@@ -105,6 +105,10 @@ class InspectionError(RetryableError):
     """The child process that reads packs died or overran its time; its input may be to blame."""
 
 
+class OutOfTimeError(RetryableError):
+    """A task's time was over before this part of its work was done."""
+
+
 class LeaseLostError(RetryableError):
     """Another worker holds this work now; whatever was done here is discarded."""
 

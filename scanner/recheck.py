@@ -20,6 +20,8 @@ from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans, sealed_candidates
 from scanner.db.sealed import Cause, Waiting
 from scanner.db.verdicts import Finding
+from scanner.db.work import taken
+from scanner.deadline import Deadline
 from scanner.errors import FinalError, name_of
 from scanner.judge import RECHECK_MS, Judge, Judged
 from scanner.model import AuditAction, Lookup
@@ -39,15 +41,16 @@ class Rechecker:
     judge: Judge
     patience: Patience
 
-    def run_batch(self) -> bool:
-        """Ask about a batch of tokens; False: there was nothing to do."""
-        worked = self._expire()
-        for claims in leases.take(
+    def run_batch(self, deadline: Deadline | None = None) -> bool:
+        """Ask about a batch of tokens, if there is time; False: there was nothing to do."""
+        if deadline is not None and deadline.is_over:
+            return False
+        expired = self._expire()
+        with taken(
             self.engine, sealed_candidates, self.patience, limit=_BATCH, on_parked=_tell_parked
-        ):
-            worked = True
-            self._ask({claim.id: claim for claim in claims})
-        return worked
+        ) as work:
+            self._ask({claim.id: claim for claim in work.claims})
+        return expired or work.found
 
     def _ask(self, claims: Mapping[str, Claim]) -> None:
         waiting: dict[str, Waiting] = {}

@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
 from scanner.db import audit, leases, scans
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY, reader
+from scanner.db.lanes import Lane
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans as scans_table
 from scanner.db.seals import Sealer
+from scanner.db.work import taken
+from scanner.deadline import Deadline
 from scanner.errors import (
     FetchTooLargeError,
     FinalError,
     InspectionError,
     LeaseLostError,
     ObjectNotFoundError,
+    OutOfTimeError,
     PatrolError,
     name_of,
 )
@@ -45,7 +49,10 @@ from scanner.ports import Fetcher, Inspector
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _BATCH = 64
+_LOOK_SECONDS = 0.2
 _ORPHANS_GONE = "orphaned-commits-gone: 1"  # nobody can fetch them any more, we included
 _ORPHANS_TOO_LARGE = "orphaned-commits-too-large: 1"
 _TOO_LARGE = "history-too-large: 1"  # only the newest commits were read
@@ -64,26 +71,66 @@ class Scanner:
     sealer: Sealer
     patience: Patience
 
-    def run_batch(self) -> bool:
-        """Claim up to 64 scans and finish them; False: there was nothing to do."""
-        worked = False
-        for claims in leases.take(
-            self.engine, scans_table, self.patience, limit=_BATCH, on_parked=_audit_parked
-        ):
-            worked = True
-            if claims:
-                asyncio.run(self._run_all(claims))
-        return worked
+    def run_batch(
+        self,
+        deadline: Deadline | None = None,
+        *,
+        lane: Lane = Lane.HISTORY,
+        on_leak: Callable[[], None] | None = None,
+    ) -> bool:
+        """Claim up to 64 scans of `lane` or more urgent ones and finish them; False: there was
+        nothing to do. What is not done at the deadline is given back. `on_leak` is called after
+        each verdict that somebody should respond to, while others of the batch may take minutes.
+        """
+        with taken(
+            self.engine,
+            scans_table,
+            self.patience,
+            limit=_BATCH,
+            on_parked=_audit_parked,
+            lanes=range(lane + 1),
+        ) as work:
+            if work.claims:
+                asyncio.run(self._run_all(work.claims, deadline or Deadline(), on_leak))
+        return work.found
 
-    async def _run_all(self, claims: Sequence[Claim]) -> None:
+    async def _run_all(
+        self, claims: Sequence[Claim], deadline: Deadline, on_leak: Callable[[], None] | None
+    ) -> None:
         # Each scan to its end, whatever happens to its neighbours.
-        for outcome in await asyncio.gather(*map(self._run_one, claims), return_exceptions=True):
-            if isinstance(outcome, BaseException):
+        inspecting = asyncio.Lock()  # packs wait here, where they can still be given back
+        running = {
+            asyncio.create_task(self._run_one(claim, inspecting, on_leak)): claim
+            for claim in claims
+        }
+        waiting = set(running)
+        while waiting and not deadline.is_over:
+            # A signal's handler may cut the deadline while we wait: it is looked at again.
+            pause = min(deadline.left, _LOOK_SECONDS)
+            _, waiting = await asyncio.wait(waiting, timeout=pause)
+        for task in waiting:
+            task.cancel()
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+        for (task, claim), outcome in zip(running.items(), outcomes, strict=True):
+            if task.cancelled():
+                self._stop(claim, deadline)
+            elif isinstance(outcome, BaseException):
                 raise outcome
 
-    async def _run_one(self, claim: Claim) -> None:
+    def _stop(self, claim: Claim, deadline: Deadline) -> None:
+        if not deadline.was_cut:
+            error = OutOfTimeError("The time that a batch of scans may take was over.")
+            self._give_back(claim, str(error), error)
+            return
+        with self.engine.begin() as connection:
+            leases.hand_back(connection, scans_table, claim)
+
+    async def _run_one(
+        self, claim: Claim, inspecting: asyncio.Lock, on_leak: Callable[[], None] | None
+    ) -> None:
         try:
-            await self._scan(claim)
+            if await self._scan(claim, inspecting) and on_leak is not None:
+                on_leak()
         except LeaseLostError:
             # Another worker took over while we were paused: its verdict counts.
             log.warning("scan %s: the lease was lost, its result is discarded", claim.id)
@@ -92,7 +139,8 @@ class Scanner:
         except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
             self._give_back(claim, name_of(error), error)
 
-    async def _scan(self, claim: Claim) -> None:
+    async def _scan(self, claim: Claim, inspecting: asyncio.Lock) -> bool:
+        """Returns whether a leak was met."""
         row = claim.row
         with reader(self.engine).connect() as connection:
             repository = scans.repository_of(connection, row["repository_id"])
@@ -100,13 +148,13 @@ class Scanner:
         raw = self.sealer.open(row["body_digest"], row["sealed"]) if row["sealed"] else {}
         url = f"{repository['host']}/{raw.get('repository', repository['name'])}.git"
         request = await self._request(row, raw, url, known)
-        reading = await self._read(claim, request)
+        reading = await self._read(claim, request, inspecting)
         spoken = tuple(self._spoken(request.names))
         inspection = replace(reading.inspection, found=(*reading.inspection.found, *spoken))
         self._settle(claim, "matched_at", candidates=len(inspection.found))
         # In a thread: a store may take its time, and this loop has other scans.
-        judged = await asyncio.to_thread(self.judge.judge, inspection.found)
-        self._record(claim, inspection, judged, request.heads if reading.is_whole else ())
+        judged = await _in_thread(self.judge.judge, inspection.found)
+        return self._record(claim, inspection, judged, request.heads if reading.is_whole else ())
 
     async def _request(
         self, row: Mapping[str, Any], raw: Mapping[str, str], url: str, known: Sequence[str]
@@ -129,27 +177,27 @@ class Scanner:
             names=tuple((after, text) for text in raw.values()),
         )
 
-    async def _read(self, claim: Claim, request: _Request) -> _Reading:
+    async def _read(self, claim: Claim, request: _Request, inspecting: asyncio.Lock) -> _Reading:
         """Fetch and match: at first all we lack, then what can be had instead."""
         plan = FetchPlan(request.url, request.wants, request.known)
         notes: tuple[str, ...] = ()
         if request.orphans:
             wants = (*request.wants, *request.orphans)
             try:
-                return _Reading(await self._fetch(claim, replace(plan, wants=wants)))
+                return _Reading(await self._fetch(claim, replace(plan, wants=wants), inspecting))
             except ObjectNotFoundError:
                 notes = (_ORPHANS_GONE,)
             except FetchTooLargeError:
                 notes = (_ORPHANS_TOO_LARGE,)
         try:
-            return _Reading(_noted(await self._fetch(claim, plan), *notes))
+            return _Reading(_noted(await self._fetch(claim, plan, inspecting), *notes))
         except FetchTooLargeError:
             # We lack too much of this repository. What was pushed must not wait for the rest; no
             # head is claimed as scanned (law 7), the scan says what it left out (law 6).
-            found = await self._fetch(claim, replace(plan, depth=_SHALLOW))
+            found = await self._fetch(claim, replace(plan, depth=_SHALLOW), inspecting)
             return _Reading(_noted(found, *notes, _TOO_LARGE), is_whole=False)
 
-    async def _fetch(self, claim: Claim, plan: FetchPlan) -> Inspection:
+    async def _fetch(self, claim: Claim, plan: FetchPlan, inspecting: asyncio.Lock) -> Inspection:
         wanted = tuple(want for want in plan.wants if want not in plan.haves)
         if not wanted:
             self._settle(claim, "fetched_at", bytes=0)
@@ -157,7 +205,8 @@ class Scanner:
         async with self.fetcher.fetch(replace(plan, wants=wanted)) as pack:
             self._settle(claim, "fetched_at", bytes=pack.size)
             hash_size = len(wanted[0]) // 2
-            return await asyncio.to_thread(self.inspector.inspect, pack, hash_size)
+            async with inspecting:
+                return await _in_thread(self.inspector.inspect, pack, hash_size)
 
     def _settle(self, claim: Claim, moment: str, **values: Any) -> None:
         with self.engine.begin() as connection:
@@ -179,9 +228,9 @@ class Scanner:
         inspection: Inspection,
         judged: Judged,
         heads: Sequence[str],
-    ) -> None:
+    ) -> bool:
         with self.engine.begin() as connection:
-            self.judge.record(connection, claim.row, judged)
+            met = self.judge.record(connection, claim.row, judged)
             if not set(inspection.partial) - {_ORPHANS_GONE}:
                 scans.remember_heads(
                     connection, claim.row["repository_id"], self.matcher.digest, heads
@@ -198,6 +247,7 @@ class Scanner:
                 error=None,
             ):
                 raise LeaseLostError("The scan belongs to another worker now.")
+        return bool(met)
 
     def _give_back(self, claim: Claim, said: str, error: Exception) -> None:
         final = isinstance(error, FinalError)
@@ -218,6 +268,18 @@ class Scanner:
                 )
             if state == leases.PARKED:
                 _audit_parked(connection, {**claim.row, "error": said})
+
+
+async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """Call in a thread, which is waited for though we are told to stop: it reads what we hold."""
+    calling = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await asyncio.wait([calling])
+        if not calling.cancelled():
+            calling.exception()  # or asyncio complains that nobody looked
+        raise
 
 
 _ANY_BYTES = ("utf-8", "surrogateescape")

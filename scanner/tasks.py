@@ -7,8 +7,7 @@ from celery.signals import worker_process_init, worker_shutdown
 
 from scanner.bootstrap import Services
 from scanner.db import audit, heartbeats
-from scanner.db.clock import now_ms
-from scanner.db.leases import ready_count
+from scanner.db.leases import is_ready
 from scanner.db.scans import accept_due_watches
 from scanner.db.schema import incidents, outbox, scans, sealed_candidates
 from scanner.db.sealed import any_expired
@@ -55,7 +54,6 @@ def register(app: Celery, services: Services) -> None:
         with services.database.begin() as connection:
             heartbeats.report(connection, heartbeats.BEAT)
             accept_due_watches(connection)
-            now = now_ms(connection)
             waiting = {
                 task
                 for task, table in (
@@ -64,7 +62,7 @@ def register(app: Celery, services: Services) -> None:
                     (RESPOND, incidents),
                     (DELIVER, outbox),
                 )
-                if ready_count(connection, table, now)
+                if is_ready(connection, table)
             }
             if any_expired(connection):
                 waiting.add(RECHECK)

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, literal_column, text
 
 from scanner.db.dialect import POSTGRESQL, SQLITE
 
 _NOW = {
-    SQLITE: text("SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"),
+    SQLITE: "SELECT CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)",
     # Not now(), which stands still from the transaction's first statement on.
-    POSTGRESQL: text("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"),
+    POSTGRESQL: "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
 }
+_NOW_QUERIES = {name: text(query) for name, query in _NOW.items()}
+# In brackets a statement asks once, not once a row, and an index may serve the comparison.
+_NOW_VALUES = {name: literal_column(f"({query})", BigInteger) for name, query in _NOW.items()}
 
 
 def now_ms(connection: Connection) -> int:
     """Return the database's present time."""
-    return int(connection.execute(_NOW[connection.dialect.name]).scalar_one())
+    return int(connection.execute(_NOW_QUERIES[connection.dialect.name]).scalar_one())
+
+
+def now_in(connection: Connection) -> ColumnElement[int]:
+    """The same, as a value inside another statement: no question of its own."""
+    return _NOW_VALUES[connection.dialect.name]
 
 
 def to_datetime(milliseconds: int | None) -> datetime | None:

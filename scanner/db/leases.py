@@ -12,13 +12,26 @@ Two counts, because two things go wrong: `attempts` grows while the row itself m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    Table,
+    TextClause,
+    Update,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
-from scanner.db.clock import now_ms
+from scanner.db.clock import now_in
+from scanner.db.schema import SUSPECT
 
 PENDING, RUNNING, PARKED, DONE = "pending", "running", "parked", "done"
 _FIRST_RETRY_MS = 1_000
@@ -47,81 +60,119 @@ class Claim:
     row: Mapping[str, Any]
 
 
-def _ready(table: Table, now: int) -> ColumnElement[bool]:
-    return or_(
-        and_(table.c.state == PENDING, table.c.available_at <= now),
-        and_(table.c.state == RUNNING, table.c.lease_until < now),
-    )
-
-
 def claim(
-    connection: Connection, table: Table, patience: Patience, *, limit: int, suspect: bool
-) -> tuple[list[Claim], list[Mapping[str, Any]]]:
-    """Claim up to `limit` rows that are in good standing or, with `suspect`, one whose last claim
-    did not come back. Returns the claims, and the rows parked for too many attempts.
-
-    Both must be committed by the caller before any work starts.
-    """
-    now = now_ms(connection)
-    standing = table.c.attempts > 0 if suspect else table.c.attempts == 0
-    rows = (
-        connection.execute(
-            select(table)
-            .where(_ready(table, now), standing)
-            .order_by(table.c.available_at, table.c.id)
-            .limit(1 if suspect else limit)
-            .with_for_update(skip_locked=True)
-        )
-        .mappings()
-        .all()
-    )
-    claims: list[Claim] = []
-    parked: list[Mapping[str, Any]] = []
-    for row in rows:
-        fence, attempts = row["fence"] + 1, row["attempts"] + 1
-        if row["attempts"] >= patience.max_attempts:
-            error = row["error"] or f"stopped without an answer {row['attempts']} times"
-            values = {"state": PARKED, "fence": fence, "lease_until": None, "error": error}
-            parked.append({**row, **values})
-            connection.execute(update(table).where(table.c.id == row["id"]).values(values))
-        else:
-            claims.append(Claim(row["id"], fence, attempts, row["retries"], dict(row)))
-    if claims:
-        connection.execute(
-            update(table)
-            .where(table.c.id.in_([one.id for one in claims]))
-            .values(
-                state=RUNNING,
-                fence=table.c.fence + 1,
-                lease_until=now + patience.lease_ms,
-                attempts=table.c.attempts + 1,
-                # Whatever stops this attempt says so itself; the last one's error would mislead.
-                error=None,
-            )
-        )
-    return claims, parked
-
-
-def take(
-    engine: Engine,
+    connection: Connection,
     table: Table,
     patience: Patience,
     *,
     limit: int,
-    on_parked: Callable[[Connection, Mapping[str, Any]], None],
-) -> Iterator[list[Claim]]:
-    """Yield what there is to do now: first a batch in good standing, then one suspect row alone.
+    suspect: bool,
+    lanes: Sequence[int] | None = None,
+) -> tuple[list[Claim], list[Mapping[str, Any]]]:
+    """Claim up to `limit` rows that are in good standing or, with `suspect`, one whose last claim
+    did not come back. Returns the claims, and the rows parked for too many attempts.
 
-    Each is claimed and committed just before it is yielded. `on_parked` gets every row that was
-    parked instead, in the transaction that parks it.
+    `lanes`, the most urgent first: rows of these alone, for a table that has lanes. Both must be
+    committed by the caller before any work starts.
     """
-    for suspect in (False, True):
-        with engine.begin() as connection:
-            claims, parked = claim(connection, table, patience, limit=limit, suspect=suspect)
-            for row in parked:
-                on_parked(connection, row)
-        if claims or parked:
-            yield claims
+    if suspect:
+        return _claim_suspect(connection, table, patience, lanes)
+    claims: list[Claim] = []
+    for lane in (None,) if lanes is None else lanes:
+        if len(claims) < limit:
+            claims += _claim_batch(connection, table, patience, limit - len(claims), lane)
+    return claims, []
+
+
+def _claim_batch(
+    connection: Connection, table: Table, patience: Patience, limit: int, lane: int | None
+) -> list[Claim]:
+    # One statement, and each lane by itself: an index has its rows in the order they are due.
+    picked = (
+        select(table.c.id)
+        .where(
+            *(() if lane is None else (table.c.priority == lane,)),
+            table.c.state == PENDING,
+            _due(connection, table),
+            table.c.attempts == 0,
+        )
+        .order_by(table.c.available_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
+    rows = connection.execute(
+        _start(connection, table, patience).where(table.c.id == picked.c.id).returning(table)
+    ).mappings()
+    return sorted(map(_claimed, rows), key=lambda one: (one.row["available_at"], one.id))
+
+
+def _claim_suspect(
+    connection: Connection, table: Table, patience: Patience, lanes: Sequence[int] | None
+) -> tuple[list[Claim], list[Mapping[str, Any]]]:
+    row = _first_suspect(connection, table, lanes)
+    if row is None:
+        return [], []
+    this = table.c.id == row["id"]
+    if row["attempts"] < patience.max_attempts:
+        started = connection.execute(
+            _start(connection, table, patience).where(this).returning(table)
+        )
+        return [_claimed(started.mappings().one())], []
+    error = row["error"] or f"stopped without an answer {row['attempts']} times"
+    values = {"state": PARKED, "fence": row["fence"] + 1, "lease_until": None, "error": error}
+    connection.execute(update(table).where(this).values(values))
+    return [], [{**row, **values}]
+
+
+def _start(connection: Connection, table: Table, patience: Patience) -> Update:
+    return update(table).values(
+        state=RUNNING,
+        fence=table.c.fence + 1,
+        lease_until=now_in(connection) + patience.lease_ms,
+        attempts=table.c.attempts + 1,
+        # Whatever stops this attempt says so itself; the last one's error would mislead.
+        error=None,
+    )
+
+
+def _claimed(row: RowMapping) -> Claim:
+    return Claim(row["id"], row["fence"], row["attempts"], row["retries"], dict(row))
+
+
+def _due(connection: Connection, table: Table) -> ColumnElement[bool]:
+    return table.c.available_at <= now_in(connection)
+
+
+def _first_suspect(
+    connection: Connection, table: Table, lanes: Sequence[int] | None
+) -> RowMapping | None:
+    """The oldest row whose last claim did not come back: its lease ended, or it said so itself."""
+    for suspect in _suspects(connection, table):
+        found = connection.execute(
+            select(table)
+            .where(*suspect, *_of_lanes(table, lanes))
+            .order_by(table.c.available_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        row = found.mappings().one_or_none()
+        if row is not None:
+            return row
+    return None
+
+
+def _suspects(
+    connection: Connection, table: Table
+) -> Iterator[Sequence[ColumnElement[bool] | TextClause]]:
+    # Asked one after the other: each has an index of its own.
+    yield table.c.state == RUNNING, table.c.lease_until < now_in(connection)
+    yield text(SUSPECT), _due(connection, table)
+
+
+def _of_lanes(table: Table, lanes: Sequence[int] | None) -> tuple[ColumnElement[bool], ...]:
+    # The sum keeps a database from preferring the index that begins with state and lane.
+    return () if lanes is None else ((table.c.priority + 0).in_(lanes),)
 
 
 def settle(connection: Connection, table: Table, held: Claim, **values: Any) -> bool:
@@ -134,11 +185,15 @@ def settle(connection: Connection, table: Table, held: Claim, **values: Any) -> 
     return result.rowcount == 1
 
 
-def renew(engine: Engine, table: Table, held: Claim, patience: Patience) -> bool:
-    """Begin the lease anew, just before what must not be done twice; False when it was lost."""
+def renew(engine: Engine, table: Table, held: Iterable[Claim], patience: Patience) -> int:
+    """Begin the leases anew; returns of how many claims: the others were ended, or lost."""
+    fences = [(one.id, one.fence) for one in held]
     with engine.begin() as connection:
-        until = now_ms(connection) + patience.lease_ms
-        return settle(connection, table, held, lease_until=until)
+        return connection.execute(
+            update(table)
+            .where(table.c.state == RUNNING, tuple_(table.c.id, table.c.fence).in_(fences))
+            .values(lease_until=now_in(connection) + patience.lease_ms)
+        ).rowcount
 
 
 def finish(connection: Connection, table: Table, held: Claim, state: str, **values: Any) -> bool:
@@ -171,11 +226,16 @@ def release(
         state,
         attempts=held.attempts if blame else 0,
         retries=retries,
-        available_at=now_ms(connection)
+        available_at=now_in(connection)
         + min(_FIRST_RETRY_MS << doublings, patience.longest_retry_ms),
         error=error[:500],
     )
     return state if kept else None
+
+
+def hand_back(connection: Connection, table: Table, held: Claim) -> bool:
+    """Give the row back as it was, for others to take at once: nothing was done about it."""
+    return finish(connection, table, held, PENDING, attempts=held.attempts - 1)
 
 
 def retry_parked(connection: Connection, table: Table) -> int:
@@ -183,13 +243,21 @@ def retry_parked(connection: Connection, table: Table) -> int:
     result = connection.execute(
         update(table)
         .where(table.c.state == PARKED)
-        .values(state=PENDING, attempts=0, retries=0, available_at=now_ms(connection), error=None)
+        .values(state=PENDING, attempts=0, retries=0, available_at=now_in(connection), error=None)
     )
     return result.rowcount
 
 
-def ready_count(connection: Connection, table: Table, now: int) -> int:
-    """Return how many rows could be claimed now."""
-    return connection.execute(
-        select(func.count()).select_from(table).where(_ready(table, now))
-    ).scalar_one()
+def is_ready(connection: Connection, table: Table, lane: int | None = None) -> bool:
+    """True when something could be claimed now, of that lane if one is given."""
+    lanes = None if lane is None else [lane]
+    good = (
+        *(() if lane is None else (table.c.priority == lane,)),
+        table.c.state == PENDING,
+        _due(connection, table),
+    )
+    suspects = ((*where, *_of_lanes(table, lanes)) for where in _suspects(connection, table))
+    return any(
+        connection.execute(select(table.c.id).where(*where).limit(1)).first() is not None
+        for where in (good, *suspects)
+    )

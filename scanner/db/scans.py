@@ -10,10 +10,12 @@ from sqlalchemy import Connection, select, update
 
 from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
+from scanner.db.lanes import Lane
 from scanner.db.leases import PARKED, PENDING, RUNNING
 from scanner.db.schema import new_id, repositories, scanned_heads, scans, watches
 from scanner.db.seals import key_of
 
+_MOST_DUE = 500
 _HAVES = 256  # newest complete heads offered to the server; more only lengthen the request
 
 
@@ -55,6 +57,7 @@ def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
         .values(
             id=scan_id,
             source="github-webhook",
+            priority=Lane.WEBHOOKS,
             hook=push.hook,
             body_digest=push.body_digest,
             repository_id=repository_id(connection, push.host, push.repository),
@@ -96,10 +99,15 @@ def accept_push(connection: Connection, push: PushRow) -> tuple[str, bool]:
 
 
 def accept_due_watches(connection: Connection) -> int:
-    """Turn every watch that is due into a scan, unique by (watch, due time); returns how many."""
+    """Turn watches that are due into scans, unique by (watch, due time); returns how many. Where
+    a great many are due at once, each call takes a part, so that no tick takes long."""
     now = now_ms(connection)
     due = connection.execute(
-        select(watches).where(watches.c.next_due <= now).with_for_update(skip_locked=True)
+        select(watches)
+        .where(watches.c.next_due <= now)
+        .order_by(watches.c.next_due)
+        .limit(_MOST_DUE)
+        .with_for_update(skip_locked=True)
     ).all()
     for watch in due:
         # A round that has not ended reads all there is by then: behind it, none piles up.
@@ -133,7 +141,7 @@ def request_watch_scan(
         .values(
             id=scan_id,
             source="watch",
-            priority=3,
+            priority=Lane.HISTORY,
             watch_id=watch_id,
             due_at=due_at,
             repository_id=repository,

@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     UniqueConstraint,
+    text,
 )
 
 from scanner.db.dialect import Counter, String
@@ -31,6 +32,16 @@ metadata = MetaData()
 def new_id() -> str:
     """A fresh row id: 96 random bits as hex."""
     return secrets.token_hex(12)
+
+
+# Work that did not come back is rare, and must be found among much that never went out.
+SUSPECT = "state = 'pending' AND attempts > 0"
+
+
+def _suspects(table: str) -> Index:
+    where = text(SUSPECT)
+    name, columns = f"{table}_suspects", ("state", "available_at")
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
 def _work_columns() -> list[Column[object]]:
@@ -171,12 +182,13 @@ scans = Table(
     Column("bytes", BigInteger),
     Column("candidates", Integer),
     Column("partial", JSON, nullable=False, default=list),
-    Column("priority", Integer, nullable=False, default=1, server_default="1"),  # db/lanes.py
+    Column("priority", Integer, nullable=False, default=1, server_default="1"),  # a Lane
     Column("seal_key", String(64)),
     *_work_columns(),
     UniqueConstraint("hook", "body_digest"),
     UniqueConstraint("watch_id", "due_at"),
     Index("scans_work", "state", "priority", "available_at"),
+    _suspects("scans"),
 )
 
 scanned_heads = Table(
@@ -209,6 +221,7 @@ incidents = Table(
     *_work_columns(),
     UniqueConstraint("store", "token_id", "generation"),
     Index("incidents_work", "state", "available_at"),
+    _suspects("incidents"),
 )
 
 sightings = Table(
@@ -274,6 +287,7 @@ sealed_candidates = Table(
     *_work_columns(),
     UniqueConstraint("scan_id", "fingerprint", "cause"),
     Index("sealed_candidates_work", "state", "available_at"),
+    _suspects("sealed_candidates"),
     Index("sealed_candidates_incident", "incident_id"),
 )
 
@@ -308,6 +322,7 @@ outbox = Table(
     Column("sent_at", BigInteger),
     *_work_columns(),
     Index("outbox_work", "state", "available_at"),
+    _suspects("outbox"),
 )
 
 store_freezes = Table(

@@ -17,6 +17,8 @@ from scanner.db import audit, leases
 from scanner.db.clock import now_ms
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
+from scanner.db.work import taken
+from scanner.deadline import Deadline
 from scanner.errors import name_of
 from scanner.model import AuditAction
 
@@ -38,18 +40,20 @@ class Deliverer:
     pattern_names: Mapping[str, str]
     patience: Patience
 
-    def run_batch(self) -> bool:
-        """Try a batch of notices; False: there was nothing to do."""
-        worked = False
-        for claims in leases.take(
+    def run_batch(self, deadline: Deadline | None = None) -> bool:
+        """Try a batch of notices; False: there was nothing to do. Those that were not begun before
+        the deadline are handed back: a mail server may take a minute for each."""
+        with taken(
             self.engine, outbox, self.patience, limit=_BATCH, on_parked=_audit_failure
-        ):
-            worked = True
-            for claim in claims:
-                # Slow servers may have used up the lease: then another worker sends this one.
-                if leases.renew(self.engine, outbox, claim, self.patience):
+        ) as work:
+            for claim in work.claims:
+                if deadline is not None and deadline.is_over:
+                    with self.engine.begin() as connection:
+                        leases.hand_back(connection, outbox, claim)
+                # We may have been paused: then another worker sends this one.
+                elif leases.renew(self.engine, outbox, [claim], self.patience):
                     self._send(claim)
-        return worked
+        return work.found
 
     def _send(self, claim: Claim) -> None:
         try:

@@ -14,6 +14,8 @@ from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents
 from scanner.db.seals import Sealer
+from scanner.db.work import taken
+from scanner.deadline import Deadline
 from scanner.errors import ConfigurationError, FinalError, PatrolError, name_of
 from scanner.incident import Phase
 from scanner.model import AuditAction, Secret
@@ -35,14 +37,16 @@ class Responder:
     sealer: Sealer
     patience: Patience
 
-    def run_batch(self) -> bool:
-        """Take a batch of incidents as far as each goes; False: there was nothing to do."""
-        worked = False
-        for claims in leases.take(
+    def run_batch(self, deadline: Deadline | None = None) -> bool:
+        """Take a batch of incidents as far as each goes; False: there was nothing to do. Those that
+        were not begun before the deadline are handed back."""
+        with taken(
             self.engine, incidents, self.patience, limit=_BATCH, on_parked=_tell_parked
-        ):
-            worked = True
-            for claim in claims:
+        ) as work:
+            for claim in work.claims:
+                if deadline is not None and deadline.is_over:
+                    self._hand_back(claim)
+                    continue
                 try:
                     self._respond(claim)
                 except FinalError as error:
@@ -51,7 +55,7 @@ class Responder:
                     self._give_back(claim, str(error))
                 except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
                     self._give_back(claim, name_of(error))
-        return worked
+        return work.found
 
     def _respond(self, claim: Claim) -> None:
         phase: Phase | None = Phase(claim.row["phase"])
@@ -84,6 +88,10 @@ class Responder:
     def _must_wait(self, claim: Claim) -> bool:
         with self.engine.begin() as connection:
             return wait_if_frozen(connection, claim, self.patience)
+
+    def _hand_back(self, claim: Claim) -> None:
+        with self.engine.begin() as connection:
+            leases.hand_back(connection, incidents, claim)
 
     def _give_back(self, claim: Claim, said: str) -> None:
         log.warning("incident %s: %s", claim.id, said)

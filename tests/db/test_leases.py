@@ -15,6 +15,7 @@ from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
+from scanner.db.work import taken
 
 PATIENCE = Patience(lease_ms=60_000, max_attempts=3, max_retries=2)
 HOUR = 3_600_000
@@ -54,9 +55,15 @@ def expire(engine: Engine, row_id: str) -> None:
         connection.execute(update(outbox).where(outbox.c.id == row_id).values(lease_until=1))
 
 
-def take(engine: Engine, limit: int = 10) -> list[list[str]]:
-    taken = leases.take(engine, outbox, PATIENCE, limit=limit, on_parked=nothing_parked)
-    return [[claim.id for claim in claims] for claims in taken]
+def take(engine: Engine, limit: int = 10) -> list[str]:
+    with taken(engine, outbox, PATIENCE, limit=limit, on_parked=nothing_parked) as work:
+        assert work.found is bool(work.claims)
+        return [claim.id for claim in work.claims]
+
+
+def is_ready(engine: Engine) -> bool:
+    with reader(engine).connect() as connection:
+        return leases.is_ready(connection, outbox)
 
 
 def test_a_batch_holds_the_oldest_first(engine: Engine) -> None:
@@ -72,10 +79,9 @@ def test_what_is_not_due_waits(engine: Engine) -> None:
         now = now_ms(connection)
     add(engine, "due", available_at=now)
     add(engine, "later", available_at=now + HOUR)
-    with reader(engine).connect() as connection:
-        assert leases.ready_count(connection, outbox, now) == 1
-        assert leases.ready_count(connection, outbox, now + HOUR) == 2
-    assert take(engine) == [["due"]]
+    assert is_ready(engine)
+    assert take(engine) == ["due"]
+    assert not is_ready(engine)
     assert take(engine) == []
 
 
@@ -99,14 +105,17 @@ def test_a_claim_says_what_it_holds(engine: Engine) -> None:
     assert before + PATIENCE.lease_ms <= row["lease_until"] <= after + PATIENCE.lease_ms
 
 
-def test_good_standing_first_then_one_suspect_alone(engine: Engine) -> None:
+def test_good_standing_and_one_suspect_alone_take_turns(engine: Engine) -> None:
     for row_id in ("suspect-1", "suspect-2"):
         add(engine, row_id, attempts=1)
     for row_id in ("good-1", "good-2", "good-3"):
         add(engine, row_id, available_at=1)
-    assert take(engine, limit=2) == [["good-1", "good-2"], ["suspect-1"]]
-    assert take(engine, limit=2) == [["good-3"], ["suspect-2"]]
-    assert take(engine, limit=2) == []
+    assert take(engine, limit=1) == ["good-1"]
+    assert take(engine, limit=9) == ["suspect-1"]
+    assert take(engine, limit=9) == ["good-2", "good-3"]
+    assert take(engine, limit=9) == ["suspect-2"]
+    assert not is_ready(engine)
+    assert take(engine) == []
 
 
 def test_attempts_are_committed_before_the_work(
@@ -115,21 +124,19 @@ def test_attempts_are_committed_before_the_work(
     add(engine, "good")
     add(engine, "suspect", attempts=2)
     other = connect()
-    taking = leases.take(engine, outbox, PATIENCE, limit=9, on_parked=nothing_parked)
-    next(taking)
-    assert (look(other, "good")["state"], look(other, "good")["attempts"]) == ("running", 1)
-    # The suspect is not claimed before the batch is done: its lease would run meanwhile.
-    assert (look(other, "suspect")["state"], look(other, "suspect")["attempts"]) == ("pending", 2)
-    next(taking)
-    assert (look(other, "suspect")["state"], look(other, "suspect")["attempts"]) == ("running", 3)
-    assert list(taking) == []
+    for row_id, attempts in (("good", 1), ("suspect", 3)):
+        with taken(engine, outbox, PATIENCE, limit=9, on_parked=nothing_parked):
+            row = look(other, row_id)
+            assert (row["state"], row["attempts"]) == ("running", attempts)
 
 
 def test_a_lease_protects_until_it_ends(engine: Engine) -> None:
     add(engine, "a")
     (first,) = claim(engine)
+    assert not is_ready(engine)
     assert take(engine) == []
     expire(engine, "a")
+    assert is_ready(engine)
     assert claim(engine) == []  # never again in a batch
     (second,) = claim(engine, suspect=True)
     assert (second.attempts, second.fence) == (2, first.fence + 1)
@@ -147,7 +154,7 @@ def test_a_stale_worker_changes_nothing(engine: Engine) -> None:
         for blame in (False, True):
             released = leases.release(connection, outbox, stale, "x", PATIENCE, blame=blame)
             assert released is None
-    assert not leases.renew(engine, outbox, stale, PATIENCE)
+    assert not leases.renew(engine, outbox, [stale], PATIENCE)
     assert look(engine, "a") == before
     with engine.begin() as connection:
         assert leases.settle(connection, outbox, held, subject="ours")
@@ -166,7 +173,7 @@ def test_a_claim_that_ended_is_no_claim(engine: Engine) -> None:
         assert not leases.settle(connection, outbox, held, subject="late")
         assert not leases.finish(connection, outbox, held, leases.DONE)
         assert leases.release(connection, outbox, held, "again", PATIENCE) is None
-    assert not leases.renew(engine, outbox, held, PATIENCE)
+    assert not leases.renew(engine, outbox, [held], PATIENCE)
     assert look(engine, "a") == before
 
 
@@ -176,7 +183,7 @@ def test_an_overdue_claim_that_nobody_took_still_counts(engine: Engine) -> None:
     expire(engine, "a")
     with reader(engine).connect() as connection:
         now = now_ms(connection)
-    assert leases.renew(engine, outbox, held, PATIENCE)
+    assert leases.renew(engine, outbox, [held], PATIENCE)
     assert look(engine, "a")["lease_until"] >= now + PATIENCE.lease_ms
     assert take(engine) == []
     with engine.begin() as connection:
@@ -192,13 +199,13 @@ def test_threads_never_share_a_row(
 
     def work_of(worker: Engine) -> list[str]:
         mine: list[str] = []
-        while batches := take(worker, limit=3):
-            mine += [row_id for batch in batches for row_id in batch]
+        while batch := take(worker, limit=3):
+            mine += batch
         return mine
 
     engines = [connect() for _ in range(3)]
-    taken = at_once(*(lambda worker=worker: work_of(worker) for worker in engines))
-    assert sorted(row_id for mine in taken for row_id in mine) == names
+    shares = at_once(*(lambda worker=worker: work_of(worker) for worker in engines))
+    assert sorted(row_id for mine in shares for row_id in mine) == names
 
 
 def test_processes_never_share_a_row(
@@ -212,6 +219,7 @@ import json, sys
 from scanner.db import leases
 from scanner.db.engine import create_database_engine
 from scanner.db.schema import outbox
+from scanner.db.work import taken
 engine = create_database_engine(f"sqlite:///{sys.argv[1]}")
 patience = leases.Patience(60_000, 3, 3)
 with engine.connect():

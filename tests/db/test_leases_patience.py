@@ -13,6 +13,7 @@ from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
+from scanner.db.work import taken
 
 PATIENCE = Patience(lease_ms=60_000, max_attempts=3, max_retries=2)
 FOR_EVER = Patience(lease_ms=60_000, max_attempts=3, max_retries=None)
@@ -68,10 +69,12 @@ def die(engine: Engine, patience: Patience = PATIENCE) -> Claim:
 def park(engine: Engine, patience: Patience = PATIENCE) -> list[dict[str, Any]]:
     """One more round: returns the rows that were parked in it."""
     parked: list[dict[str, Any]] = []
-    taken = leases.take(
-        engine, outbox, patience, limit=9, on_parked=lambda _, row: parked.append(dict(row))
-    )
-    assert [claims for claims in taken if claims] == []
+
+    def on_parked(_connection: Connection, row: Any) -> None:
+        parked.append(dict(row))
+
+    with taken(engine, outbox, patience, limit=9, on_parked=on_parked) as work:
+        assert (work.claims, work.found) == ([], True) if parked else ((), False)
     return parked
 
 
@@ -205,14 +208,18 @@ def test_parking_and_what_it_causes_are_one_transaction(
         connection.execute(update(outbox).values(subject="told"))
         raise RuntimeError("no")
 
+    def enter(on_parked: Callable[..., None]) -> None:
+        with taken(engine, outbox, PATIENCE, limit=9, on_parked=on_parked) as work:
+            assert (work.claims, work.found) == ([], True)
+
     with pytest.raises(RuntimeError, match="no"):
-        list(leases.take(engine, outbox, PATIENCE, limit=9, on_parked=fail))
+        enter(fail)
     assert look() == before
 
     def tell(connection: Connection, row: Any) -> None:
         connection.execute(update(outbox).where(outbox.c.id == row["id"]).values(subject="told"))
 
-    assert list(leases.take(engine, outbox, PATIENCE, limit=9, on_parked=tell)) == [[]]
+    enter(tell)
     assert (look()["state"], look()["subject"]) == (leases.PARKED, "told")
 
 
@@ -227,7 +234,7 @@ def test_what_was_parked_goes_back_to_work_as_new(
     fence = look()["fence"]
     with engine.begin() as connection:
         assert leases.retry_parked(connection, outbox) == 1
-        assert leases.ready_count(connection, outbox, now_ms(connection)) == 1
+        assert leases.is_ready(connection, outbox)
     row = look()
     assert (row["state"], row["attempts"], row["retries"]) == (leases.PENDING, 0, 0)
     assert (row["error"], row["fence"]) == (None, fence)

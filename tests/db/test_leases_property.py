@@ -116,7 +116,7 @@ class Workers(RuleBasedStateMachine):
     @rule(held=claims)
     def renew(self, held: Claim) -> None:
         kept = self.holds(held)
-        assert leases.renew(self.engine, outbox, held, PATIENCE) is kept
+        assert leases.renew(self.engine, outbox, [held], PATIENCE) == kept
         if kept:
             self.rows[held.id].due = False
 

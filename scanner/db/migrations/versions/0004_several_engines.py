@@ -107,3 +107,13 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+
+    where = sa.text("state = 'pending' AND attempts > 0")
+    for table in ("scans", "incidents", "sealed_candidates", "outbox"):
+        op.create_index(
+            f"{table}_suspects",
+            table,
+            ["state", "available_at"],
+            sqlite_where=where,
+            postgresql_where=where,
+        )
