@@ -7,6 +7,11 @@ from functools import cached_property
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
+from stamina.instrumentation import (
+    LoggingOnRetryHook,
+    PrometheusOnRetryHook,
+    set_on_retry_hooks,
+)
 
 from notifier.channels.email import EmailChannel
 from notifier.render import Renderer
@@ -24,12 +29,14 @@ from scanner.judge import Judge
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.patterns.loader import load
+from scanner.ports import TokenStore
 from scanner.recheck import Rechecker
 from scanner.respond.deliver import Deliverer
 from scanner.respond.run import Responder
 from scanner.scan import Scanner
 from scanner.settings import Settings
 from scanner.sources.intake import Intake
+from scanner.stores.http import HttpTokenStore, open_http_store
 from scanner.stores.sql import SqlTokenStore
 
 _DAY_MS = 86_400_000
@@ -88,9 +95,18 @@ class Services:
         )
 
     @cached_property
-    def store(self) -> SqlTokenStore:
-        """The built-in token store."""
+    def builtin_store(self) -> SqlTokenStore:
+        """Patrol's own token store, which also issues."""
         return SqlTokenStore(self.database, self.settings.pepper_ring)
+
+    @cached_property
+    def store(self) -> TokenStore:
+        """The store that proves and revokes: the issuer's service, or else the built-in one."""
+        if self.settings.store is None:
+            return self.builtin_store
+        # The library's own choice would be to print retries to standard output.
+        set_on_retry_hooks((PrometheusOnRetryHook, LoggingOnRetryHook))
+        return open_http_store(self.settings.store, self.matcher, self.settings.allow_hosts)
 
     @cached_property
     def sealer(self) -> Sealer:
@@ -165,7 +181,8 @@ class Services:
         """Verified leak -> revoked token."""
         return Responder(
             engine=self.database,
-            stores={self.store.name: self.store},
+            # An incident may be older than the setting that names another store.
+            stores={store.name: store for store in (self.builtin_store, self.store)},
             sealer=self.sealer,
             # A leak that was proved is never given up because the store is away, and when the store
             # is back its token is not left to work for another hour.
@@ -194,6 +211,14 @@ class Services:
             pattern_names={p.id: p.name for p in self.matcher_ruleset.patterns},
             patience=self._patience,
         )
+
+    def close(self) -> None:
+        """Give back the connections to the database and to the token service."""
+        opened = vars(self)  # what was never used was never built
+        if isinstance(opened.get("store"), HttpTokenStore):
+            opened["store"].close()
+        if "engine" in opened:
+            self.engine.dispose()
 
     @property
     def _patience(self) -> Patience:

@@ -13,7 +13,12 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CONTROL_LENGTH = 84
 _KNOWN = (Validity.ACTIVE, Validity.REVOKED, Validity.EXPIRED, Validity.OWNER_DISABLED)
 # A store that cannot tell why a token is inactive says so of one that was never issued, too.
-_UNKNOWN = (Validity.NEVER_ISSUED, Validity.INACTIVE)
+UNKNOWN = (Validity.NEVER_ISSUED, Validity.INACTIVE)
+
+
+def never_issued() -> Secret:
+    """Return a text that no store can know."""
+    return Secret("".join(secrets.choice(_BASE62) for _ in range(_CONTROL_LENGTH)).encode())
 
 
 def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
@@ -25,7 +30,7 @@ def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     """
     if not found:
         return []
-    control = Secret("".join(secrets.choice(_BASE62) for _ in range(_CONTROL_LENGTH)).encode())
+    control = never_issued()
     position = secrets.randbelow(len(found) + 1)  # not to be told from the rest by its place
     answers = list(store.find([*found[:position], control, *found[position:]]))
     if len(answers) != len(found) + 1:
@@ -33,7 +38,7 @@ def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     if any(answer.validity is Validity.STORE_UNAVAILABLE for answer in answers):
         raise StoreUnavailableError(f"The store {store.name} did not answer for every token.")
     said = answers.pop(position)
-    if said.validity not in _UNKNOWN or said.token is not None:
+    if said.validity not in UNKNOWN or said.token is not None:
         raise StoreUntrustedError(f"The store {store.name} knows a token that was never issued.")
     if any(answer.validity in _KNOWN and answer.token is None for answer in answers):
         raise StoreUntrustedError(f"The store {store.name} knows a token, but not which.")

@@ -90,6 +90,7 @@ class Settings(BaseSettings):
     public_url: str | None = None
     allow_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     patterns: Annotated[tuple[Path, ...], NoDecode] = ()
+    store: Path | None = None
     store_patterns: Annotated[tuple[str, ...], NoDecode] = (
         "azure-devops-pat",
         "azure-devops-pat-legacy",

@@ -26,14 +26,9 @@ _TIMES = frozenset({"at", "opened_at", "seen_at", "changed_at", "next_due"})
 
 
 def services() -> Services:
-    """Services from the environment, whose database is closed when the command ends."""
+    """Services from the environment, closed when the command ends."""
     built = Services(load_settings())
-
-    def close() -> None:
-        if "engine" in vars(built):  # it is built on first use
-            built.engine.dispose()
-
-    click.get_current_context().call_on_close(close)
+    click.get_current_context().call_on_close(built.close)
     return built
 
 

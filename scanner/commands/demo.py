@@ -78,7 +78,7 @@ class _Demo:
     def issue(self, name: str) -> tuple[Secret, str]:
         pattern = next(p for p in self.built.matcher_ruleset.patterns if p.id == "azure-devops-pat")
         secret = generate(pattern)
-        token_id = self.built.store.issue(
+        token_id = self.built.builtin_store.issue(
             secret,
             organisation=_ORGANISATION,
             owner=_OWNER,
@@ -279,7 +279,7 @@ def demo(*, once: bool) -> None:
 
 def _refuse_real_services(settings: Settings) -> None:
     """The story must reach nobody's real database, workers or mailboxes."""
-    for name in ("database_url", "broker_url", "smtp_url"):
+    for name in ("database_url", "broker_url", "smtp_url", "store"):
         if getattr(settings, name) is not None:
             raise ConfigurationError(
                 f"The demo is for this machine alone; unset PATROL_{name.upper()} to run it."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from secrets import token_hex
 
 import click
 from sqlalchemy import func, select
@@ -16,6 +17,8 @@ from scanner.db.engine import reader
 from scanner.db.schema import incidents, outbox, scans, sealed_candidates
 from scanner.errors import ConfigurationError, PatrolError
 from scanner.keyring import prepare_data_dir
+from scanner.model import Secret
+from scanner.prove import prove
 from scanner.text import printable
 from scanner.worker import check_broker, make_app
 
@@ -58,13 +61,19 @@ def _child(built: Services) -> str:
 
 
 def _store(built: Services) -> str:
+    store = built.store
     with reader(built.database).connect() as connection:
-        if freezes.is_frozen(connection, built.store.name):
+        if freezes.is_frozen(connection, store.name):
             raise ConfigurationError(
                 "revocation is frozen; repair the store, then: "
-                f"patrol policy set --release-store {built.store.name}"
+                f"patrol policy set --release-store {store.name}"
             )
-    return f"{built.store.name} may revoke"
+    # One that nobody issued, and beside it the control: it must know neither.
+    prove(store, [Secret(token_hex(32).encode())])
+    can = store.abilities
+    tells = "tells reasons" if can.tells_reason else "tells active from inactive"
+    by = "id" if can.revokes_by == "id" else "the raw token"
+    return f"{store.name} answers, knows no token that nobody issued, {tells}, revokes by {by}"
 
 
 _WORK = {

@@ -46,7 +46,7 @@ def up() -> None:
 def check_settings(built: Services) -> None:
     """Say here and now what a child process would say in its log."""
     settings = built.settings
-    _ = built.database, built.matcher, built.sealer, built.email, built.guard
+    _ = built.database, built.matcher, built.sealer, built.email, built.guard, built.store
     _ = settings.all_hooks, settings.api_bearer
 
 

@@ -47,7 +47,7 @@ def issue(
     secret = generate(chosen)
     with built.database.begin() as connection:
         ensure_owner(connection, organisation, owner, email, contact)
-    token_id = built.store.issue(
+    token_id = built.builtin_store.issue(
         secret,
         organisation=organisation,
         owner=owner,
@@ -67,7 +67,7 @@ def issue(
 def list_(style: str) -> None:
     """List tokens."""
     columns = ("id", "name", "owner", "mask", "validity")
-    show(services().store.list_tokens(), style, columns)
+    show(services().builtin_store.list_tokens(), style, columns)
 
 
 @tokens.command("show")
@@ -75,7 +75,7 @@ def list_(style: str) -> None:
 @format_option
 def show_(token_id: str, style: str) -> None:
     """Show one token."""
-    rows = services().store.list_tokens(token_id)
+    rows = services().builtin_store.list_tokens(token_id)
     if not rows:
         raise FinalError(f"There is no token {token_id}.")
     if style == "json":
@@ -88,6 +88,6 @@ def show_(token_id: str, style: str) -> None:
 @click.argument("token_id")
 def revoke(token_id: str) -> None:
     """Revoke a token by hand."""
-    if not services().store.revoke_by_hand(token_id, actor()):
+    if not services().builtin_store.revoke_by_hand(token_id, actor()):
         raise FinalError(f"{token_id} is not an active token.")
     click.echo("Revoked.")

@@ -80,7 +80,7 @@ def create_app(services: Services, waker: Waker) -> FastAPI:
     app = FastAPI(title="Patrol", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(AccessLog)
     hooks, intake = services.settings.all_hooks, services.intake
-    database, store = services.database, services.store
+    database, store = services.database, services.builtin_store
     body_timeout = services.settings.body_timeout
     api_token = services.settings.api_bearer.encode()
 

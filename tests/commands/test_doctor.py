@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from sqlalchemy import delete, update
 
 from scanner.db import freezes
 from scanner.db.schema import audit_events, scans
+from scanner.stores.memory import MemoryTokenStore
+from tests.servers.token_service import Fault, TokenService, raw, status
 
 NAMES = [
     "data directory", "settings", "git", "database", "patterns", "parsing child", "token store",
@@ -200,3 +203,72 @@ def test_a_mail_server_that_is_away(well, dead_port: int) -> None:
     assert list(failed) == ["mail server"]
     assert f"127.0.0.1:{dead_port}" in failed["mail server"]
     assert "hush" not in failed["mail server"]
+
+
+@pytest.fixture
+def service() -> Iterator[TokenService]:
+    with TokenService(MemoryTokenStore(), bearer=token_hex(16)) as running:
+        yield running
+
+
+@pytest.fixture
+def connected(well, service: TokenService, tmp_path: Path) -> Any:
+    """An installation whose tokens live in a service of the issuer's."""
+    (tmp_path / "bearer").write_text(service.bearer or "")
+    (tmp_path / "store.toml").write_text(f"""
+        kind = "rfc"
+        name = "acme"
+        allow_hosts = ["127.0.0.1"]
+        organisation.id = "acme"
+        auth = {{ kind = "bearer", bearer_file = "bearer" }}
+        introspect.url = "{service.url}/oauth/introspect"
+        revoke.url = "{service.url}/oauth/revoke"
+        limits.attempts = 1
+    """)
+    well.set(PATROL_STORE=tmp_path / "store.toml")
+    return well
+
+
+def test_a_token_service_says_what_it_can(connected, service: TokenService) -> None:
+    fine, failed = look(connected)
+    assert failed == {}
+    assert fine["token store"] == (
+        "acme answers, knows no token that nobody issued, tells active from inactive, "
+        "revokes by the raw token"
+    )
+    assert len(service.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (status(401), "refused what we showed to sign in"),
+        (status(503), "answered HTTP 503"),
+        (raw(b"<html>", "text/html"), "something that is not JSON"),
+        (raw(b'{"active": true, "jti": "t1"}'), "knows a token that was never issued"),
+    ],
+)
+def test_a_token_service_that_is_not_right(
+    connected, service: TokenService, fault: Fault, said: str
+) -> None:
+    service.faults = [fault] * 2
+    _, failed = look(connected)
+    assert list(failed) == ["token store"]
+    assert said in failed["token store"]
+
+
+def test_a_token_service_that_is_away(connected, service: TokenService) -> None:
+    service.stop()
+    _, failed = look(connected)
+    assert failed == {"token store": "The store acme did not answer (ConnectError)."}
+
+
+def test_a_token_service_that_is_described_wrong(connected, tmp_path: Path) -> None:
+    (tmp_path / "bearer").write_text("changeme")
+    _, failed = look(connected)
+    assert list(failed) == ["token store"]
+    assert failed["token store"].startswith(f"{tmp_path}/store.toml: auth.bearer_file: ")
+    (tmp_path / "store.toml").unlink()
+    _, failed = look(connected)
+    assert failed == {"token store": f"{tmp_path}/store.toml cannot be read (No such file or "
+                                     "directory)."}  # fmt: skip

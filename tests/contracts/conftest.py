@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
+from secrets import token_hex
 from typing import Protocol
 
 import pytest
@@ -17,17 +18,76 @@ from scanner.db.engine import create_database_engine
 from scanner.db.schema import owners, tokens
 from scanner.db.upgrade import upgrade_database
 from scanner.keyring import Key
+from scanner.matcher.engine import Matcher
 from scanner.matcher.mask import mask
 from scanner.matcher.pattern import Pattern, Ruleset
 from scanner.model import Secret
 from scanner.patterns.generate import generate
 from scanner.ports import StoreAbilities, TokenStore
+from scanner.stores.http import open_http_store
 from scanner.stores.memory import MemoryTokenStore
 from scanner.stores.sql import SqlTokenStore, ensure_owner
+from tests.servers.token_service import TokenService
 
 RICH = MemoryTokenStore().abilities
 # What an RFC 7662/7009 service is: no reasons, no causes, and it revokes only by the raw token.
 POOR = replace(RICH, tells_reason=False, revokes_by="secret", keeps_cause=False)
+BEARER = token_hex(16)
+STORE_FILES = {
+    "http-rfc": """
+        kind = "rfc"
+        name = "acme"
+        allow_hosts = ["127.0.0.1"]
+        auth = {{ kind = "bearer", bearer_file = "bearer" }}
+        introspect.url = "{url}/oauth/introspect"
+        revoke.url = "{url}/oauth/revoke"
+        [fields]
+        name = "label"
+        owner_email = "email"
+        organisation_id = "/https:~1~1acme.example~1org/id"
+        organisation = "/https:~1~1acme.example~1org/name"
+        organisation_contact = "/https:~1~1acme.example~1org/contact"
+    """,
+    "http-mapped": """
+        kind = "mapped"
+        name = "acme"
+        allow_hosts = ["127.0.0.1"]
+        auth = {{ kind = "bearer", bearer_file = "bearer" }}
+        [find]
+        url = "{url}/v1/lookup"
+        body = {{ tokens = "{{tokens}}" }}
+        batch = 100
+        items = "results"
+        echo = "sha256"
+        echo_is = "sha256"
+        [revoke]
+        url = "{url}/v1/tokens/{{token_id}}/revoke"
+        body = {{ by = "{{incident_id}}" }}
+        [confirm]
+        url = "{url}/v1/tokens/{{token_id}}"
+        item = "token"
+        [states]
+        active = ["live"]
+        revoked = ["revoked"]
+        expired = ["lapsed"]
+        owner_disabled = ["suspended"]
+        never_issued = ["unknown"]
+        [fields]
+        state = "status"
+        token_id = "id"
+        name = "label"
+        organisation_id = "org.id"
+        organisation = "org.name"
+        organisation_contact = "org.contact"
+        owner_id = "owner.id"
+        owner_name = "owner.name"
+        owner_email = "owner.mail"
+        scopes = "scopes"
+        valid_from = "from"
+        valid_to = "to"
+        revoked_by = "revoked_by"
+    """,
+}
 NewSecret = Callable[[], Secret]
 NOW, MONTH = timedelta(), timedelta(days=30)
 MAIL, CONTACT = "ada@acme.example", "security@acme.example"
@@ -146,18 +206,66 @@ class MemoryBench:
         return self.store
 
 
+class HttpBench:
+    """A token service over HTTP, and the store that asks it."""
+
+    def __init__(self, kind: str, folder: Path, pattern: Pattern, matcher: Matcher) -> None:
+        self._pattern = pattern
+        self._service = TokenService(MemoryTokenStore(), bearer=BEARER)
+        self._service.start()
+        (folder / "bearer").write_text(BEARER)
+        file = folder / "store.toml"
+        file.write_text(STORE_FILES[kind].format(url=self._service.url))
+        self.store = open_http_store(file, matcher)
+
+    def issue(
+        self, secret: Secret, owner: str = "Ada", begins: timedelta = NOW, ends: timedelta = MONTH
+    ) -> str:
+        now = datetime.now(UTC)
+        return self._service.issue(
+            secret,
+            organisation_contact=CONTACT,
+            owner=owner,
+            owner_email=MAIL,
+            name="deploy",
+            scopes=SCOPES,
+            valid_from=now + begins,
+            valid_to=now + ends,
+        )
+
+    def disable_owner(self, owner: str) -> None:
+        self._service.tokens.disable_owner(owner)
+
+    def revoke_by_hand(self, token_id: str) -> bool:
+        return self._service.revoke_by_hand(token_id)
+
+    def take_away(self) -> TokenStore:
+        self._service.stop()
+        return self.store
+
+    def close(self) -> None:
+        self.store.close()
+        self._service.stop()
+
+
 @pytest.fixture
 def new_secret(ruleset: Ruleset) -> NewSecret:
     pattern = next(p for p in ruleset.patterns if p.id == "npm-access-token")
     return lambda: generate(pattern)
 
 
-@pytest.fixture(params=["built-in", "memory", "memory-poor"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path, ruleset: Ruleset) -> Iterator[Bench]:
+@pytest.fixture(params=["built-in", "memory", "memory-poor", *STORE_FILES])
+def bench(
+    request: pytest.FixtureRequest, tmp_path: Path, ruleset: Ruleset, matcher: Matcher
+) -> Iterator[Bench]:
     pattern = next(p for p in ruleset.patterns if p.id == "npm-access-token")
     if request.param.startswith("memory"):
         yield MemoryBench(pattern, POOR if request.param == "memory-poor" else RICH)
         return
-    made = SqlBench(tmp_path, pattern)
+    made: SqlBench | HttpBench
+    if request.param in STORE_FILES:
+        made = HttpBench(request.param, tmp_path, pattern, matcher)
+    else:
+        made = SqlBench(tmp_path, pattern)
     yield made
     made.close()
