@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
-from scanner.db.clock import now_ms, to_iso
+from scanner.db.clock import now_in, now_ms, to_iso
 from scanner.db.dialect import SEAL_LOCK, lock_alone
 from scanner.db.schema import audit_events, audit_queue, audit_seals, new_id
 from scanner.model import AuditAction
@@ -42,7 +42,7 @@ def record(
     connection.execute(
         insert(audit_events).values(
             id=new_id(),
-            at=now_ms(connection),
+            at=now_in(connection),
             action=action.value,
             actor=actor,
             organisation_id=organisation_id,

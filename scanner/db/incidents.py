@@ -284,17 +284,22 @@ def list_sightings(
     connection: Connection, incident_id: str, limit: int = 20
 ) -> tuple[list[dict[str, Any]], int]:
     """Return the first places of an incident, and how many were seen in all, counted ones too."""
-    total = connection.execute(
-        select(incidents.c.sightings).where(incidents.c.id == incident_id)
-    ).scalar_one_or_none()
     rows = connection.execute(
-        select(sightings, repositories.c.host, repositories.c.name, scans.c.received_at)
+        select(
+            sightings,
+            repositories.c.host,
+            repositories.c.name,
+            scans.c.received_at,
+            incidents.c.sightings.label("total"),
+        )
+        .join(incidents, incidents.c.id == sightings.c.incident_id)
         .join(repositories, repositories.c.id == sightings.c.repository_id)
         .join(scans, scans.c.id == sightings.c.scan_id)
         .where(sightings.c.incident_id == incident_id)
         .order_by(sightings.c.seen_at, sightings.c.id)
         .limit(limit)
-    ).mappings()
+    )
+    found = rows.mappings().all()
     return [
         {
             "repository": row["name"],
@@ -308,5 +313,5 @@ def list_sightings(
             "seen_at": to_iso(row["seen_at"]),
             "pushed_at": to_iso(row["received_at"]),
         }
-        for row in rows
-    ], total or 0
+        for row in found
+    ], found[0]["total"] if found else 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from scanner.db.clock import now_ms, to_iso
+from scanner.db.clock import now_in, now_ms, to_iso
 from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
 from scanner.db.schema import new_id, outbox
@@ -22,7 +22,7 @@ def enqueue(
     incident_id: str | None = None,
 ) -> bool:
     """Add a notice unless one with the same `dedupe` key exists; True when it was added."""
-    now = now_ms(connection)
+    now = now_in(connection)
     result = connection.execute(
         upsert(connection, outbox)
         .values(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, Engine
 
 from scanner.db import audit, freezes, leases, policies, sealed
-from scanner.db.clock import now_ms
+from scanner.db.clock import now_in
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents as table
 from scanner.incident import Phase, advance
@@ -49,7 +49,7 @@ def commit_intent(engine: Engine, claim: Claim, patience: Patience) -> Phase | N
             claim,
             phase=phase.value,
             policy_version=decision.policy_version,
-            intent_at=now_ms(connection),
+            intent_at=now_in(connection),
         ):
             connection.rollback()
             return None

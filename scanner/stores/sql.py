@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from scanner.db import audit
-from scanner.db.clock import from_datetime, now_ms, to_datetime, to_iso
+from scanner.db.clock import from_datetime, now_in, now_ms, to_datetime, to_iso
 from scanner.db.dialect import upsert
 from scanner.db.engine import DATABASE_AWAY, reader
 from scanner.db.schema import digest_chains, new_id, organisations, owners, tokens
@@ -96,11 +96,13 @@ class SqlTokenStore:
         """One conditional update that carries its cause, committed alone (law 4)."""
         try:
             with self._engine.begin() as connection:
-                connection.execute(
+                revoked = connection.execute(
                     update(tokens)
                     .where(tokens.c.id == token_id, tokens.c.state == "active")
-                    .values(state="revoked", revoked_by=incident_id, revoked_at=now_ms(connection))
+                    .values(state="revoked", revoked_by=incident_id, revoked_at=now_in(connection))
                 )
+            if revoked.rowcount == 1:
+                return True
             with reader(self._engine).connect() as connection:
                 cause = connection.execute(
                     select(tokens.c.revoked_by).where(tokens.c.id == token_id)
