@@ -16,6 +16,7 @@ from stamina.instrumentation import (
 from notifier.channels.email import EmailChannel
 from notifier.render import Renderer
 from scanner.db import sealkeys
+from scanner.db.chains import all_chains
 from scanner.db.engine import create_database_engine
 from scanner.db.keycheck import check_keys
 from scanner.db.leases import Patience
@@ -36,7 +37,12 @@ from scanner.respond.run import Responder
 from scanner.scan import Scanner
 from scanner.settings import Settings
 from scanner.sources.intake import Intake
+from scanner.stores.accounts import Accounts
+from scanner.stores.digests import Peppers
 from scanner.stores.http import HttpTokenStore, open_http_store
+from scanner.stores.importer import Importer
+from scanner.stores.lifecycle import TokenLifecycle
+from scanner.stores.mint import Mint
 from scanner.stores.sql import SqlTokenStore
 
 _DAY_MS = 86_400_000
@@ -65,6 +71,12 @@ class Services:
             )
         with self.engine.begin() as connection:
             check_keys(connection, "pepper", self.settings.pepper_ring)
+            if missing := self.peppers.now().missing(all_chains(connection)):
+                raise ConfigurationError(
+                    f"PATROL_PEPPERS lacks the keys {', '.join(missing)}, which tokens are stored "
+                    "under; restore them, after the newest one (patrol keys list says what needs "
+                    "them)."
+                )
             check_keys(connection, "fingerprint", self.settings.fingerprint_ring)
             # A seal's key is destroyed once its time to live has passed.
             check_keys(connection, sealkeys.PURPOSE, self.settings.seal_ring, may_be_all_new=True)
@@ -97,7 +109,39 @@ class Services:
     @cached_property
     def builtin_store(self) -> SqlTokenStore:
         """Patrol's own token store, which also issues."""
-        return SqlTokenStore(self.database, self.settings.pepper_ring)
+        return SqlTokenStore(self.database, self.peppers)
+
+    @cached_property
+    def peppers(self) -> Peppers:
+        """The keys of the built-in store's digests."""
+        return Peppers(self.settings.pepper_ring, self.settings.issuer_ring)
+
+    @cached_property
+    def tokens(self) -> TokenLifecycle:
+        """The life of the built-in store's tokens."""
+        return TokenLifecycle(self.database, self.peppers)
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Whose tokens they are."""
+        return Accounts(self.database)
+
+    @cached_property
+    def importer(self) -> Importer:
+        """Takes digests of tokens that were issued elsewhere."""
+        matcher = self.matcher
+        return Importer(
+            self.database,
+            self.peppers,
+            self.bound,
+            lambda text: bool(matcher.scan(text)),
+            matcher.redact,
+        )
+
+    @cached_property
+    def mint(self) -> Mint:
+        """Makes new tokens."""
+        return Mint(self.matcher_ruleset, self.bound)
 
     @cached_property
     def store(self) -> TokenStore:

@@ -26,7 +26,9 @@ _GROUPS = {
         "audit": ("audit", "list and verify the audit trail"),
     },
     "Decide": {
-        "tokens": ("tokens", "issue, list, show and revoke tokens of the built-in store"),
+        "tokens": ("tokens", "issue, rotate, revoke and import tokens of the built-in store"),
+        "owners": ("owners", "people and bots that have tokens"),
+        "organisations": ("organisations", "organisations, and who is told of their leaks"),
         "policy": ("policy", "show and set what happens to a leaked token"),
         "keys": ("keys", "list and rotate the keys of digests, fingerprints and seals"),
         "watch": ("watch", "repositories that are scanned on a schedule"),

@@ -65,6 +65,24 @@ class RepositoryForbiddenError(IntakeError):
     status = 403
 
 
+class RequestInvalidError(IntakeError):
+    """What was asked cannot be done as it was asked, e.g. a field that is too long."""
+
+    status = 422
+
+
+class NotFoundError(IntakeError):
+    """There is no such thing, or none of that name."""
+
+    status = 404
+
+
+class ConflictError(IntakeError):
+    """What was asked does not go together with what is there, e.g. a name that is taken."""
+
+    status = 409
+
+
 class ConnectError(PatrolError):
     """A connection was not made; who wanted it says so in its own words."""
 

@@ -3,7 +3,8 @@
 open ──> revoking ──> revoked            we revoked it
   │       ^  └──────> already_revoked    somebody else was faster
   ├──> still_active                      the policy leaves it to the owner, until it changes
-  └──> not_needed                        it was revoked or expired before we saw it
+  └──> not_needed ──> open               it was revoked or expired before we saw it; an expired
+                                         one may be prolonged, and then there is need after all
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.REVOKED: frozenset(),
     Phase.ALREADY_REVOKED: frozenset(),
     Phase.STILL_ACTIVE: frozenset({Phase.REVOKING}),
-    Phase.NOT_NEEDED: frozenset(),
+    Phase.NOT_NEEDED: frozenset({Phase.OPEN}),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from scanner.db import freezes, incidents, sealed, verdicts
+from scanner.db import chains, freezes, incidents, late, sealed, verdicts
 from scanner.db.engine import reader
 from scanner.db.sealed import Cause, Waiting
 from scanner.db.seals import Sealer
@@ -21,7 +21,7 @@ from scanner.db.verdicts import Finding
 from scanner.errors import StoreUnavailableError, StoreUntrustedError
 from scanner.keyring import Key
 from scanner.model import LocatedCandidate, Lookup, Secret, TokenRecord, Validity
-from scanner.ports import TokenStore
+from scanner.ports import MeetsLatecomers, TokenStore
 from scanner.prove import prove
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,9 @@ class Judge:
     ) -> dict[str, TokenRecord]:
         """Write the verdicts of `scan` (its row), in the caller's transaction, and seal what waits;
         returns the tokens of the incidents met, by incident."""
+        judged = self._ask_again(connection, judged)
         met = verdicts.record_findings(connection, scan, judged.findings, self.keys)
+        late.remember(connection, scan["id"], self._digests(judged.findings))
         if self.store.abilities.revokes_by == "secret":
             self._keep_for_revocation(connection, scan["id"], judged.findings, met)
         for waiting, cause, first_ms in (
@@ -143,12 +145,49 @@ class Judge:
             incident_id=incident_id,
         )
 
+    def _ask_again(self, connection: Connection, judged: Judged) -> Judged:
+        """Ask about tokens that were unknown, while none can be issued: one that came since must
+        meet its leak."""
+        unknown = [one for one in judged.findings if _is_unknown(one)]
+        if not unknown or not isinstance(self.store, MeetsLatecomers):
+            return judged
+        chains.lock_for_sightings(connection)
+        asked = list(dict.fromkeys(one.found.candidate.secret for one in unknown))
+        answers = dict(zip(asked, self.store.find(asked), strict=True))
+        return replace(
+            judged,
+            findings=tuple(
+                replace(one, lookup=answers[one.found.candidate.secret])
+                if _is_unknown(one)
+                else one
+                for one in judged.findings
+            ),
+        )
+
+    def _digests(self, findings: Iterable[Finding]) -> dict[str, Sequence[tuple[str, str]]]:
+        """What the store may know a token by later, that it does not know yet: by fingerprint."""
+        if not isinstance(self.store, MeetsLatecomers):
+            return {}
+        unknown = {
+            (one.found.candidate.pattern, one.found.candidate.secret)
+            for one in findings
+            if _is_unknown(one)
+        }
+        return {
+            incidents.fingerprint(self.keys[0], pattern, secret): self.store.digests(secret)
+            for pattern, secret in unknown
+        }
+
     def _is_bound(self, found: LocatedCandidate) -> bool:
         return found.candidate.pattern in self.bound
 
     def _masked(self, found: LocatedCandidate) -> LocatedCandidate:
         path = verdicts.kept_path(self.redact(found.place.path or ""))
         return replace(found, place=replace(found.place, path=path))
+
+
+def _is_unknown(finding: Finding) -> bool:
+    return finding.lookup.validity is Validity.NEVER_ISSUED
 
 
 def _finding(found: LocatedCandidate, lookup: Lookup) -> Finding:

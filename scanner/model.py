@@ -168,9 +168,26 @@ class AuditAction(StrEnum):
 
     TOKEN_ISSUED = "token.issued"  # noqa: S105 (an event's name, not a password)
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    TOKEN_UPDATED = "token.updated"  # noqa: S105
+    TOKEN_ROTATED = "token.rotated"  # noqa: S105
+    TOKEN_EXPIRED = "token.expired"  # noqa: S105
+    IMPORT_STARTED = "import.started"
+    IMPORT_FINISHED = "import.finished"
+    OWNER_CREATED = "owner.created"
+    OWNER_UPDATED = "owner.updated"
+    OWNER_DISABLED = "owner.disabled"
+    OWNER_ENABLED = "owner.enabled"
+    ORGANISATION_CREATED = "organisation.created"
+    ORGANISATION_UPDATED = "organisation.updated"
+    ORGANISATION_DISABLED = "organisation.disabled"
+    ORGANISATION_ENABLED = "organisation.enabled"
+    DIGESTS_WRAP_STARTED = "digests.wrap_started"
+    DIGESTS_WRAPPED = "digests.wrapped"
     LEAK_FOUND = "leak.found"
     LEAK_SEEN_AGAIN = "leak.seen_again"
     LEAK_UNPROVED = "leak.unproved"  # the store did not answer before the seal expired
+    LEAK_REOPENED = "leak.reopened"
+    SIGHTINGS_PRUNED = "sightings.pruned"
     REVOCATION_DECIDED = "revocation.decided"
     REVOCATION_NOT_NEEDED = "revocation.not_needed"
     REVOCATION_WITHHELD = "revocation.withheld"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol, runtime_checkable
 
 from scanner.model import FetchPlan, Inspection, Lookup, Secret
 
@@ -73,6 +73,17 @@ class TokenStore(Protocol):
         revoked for another cause, or never issued. A store that keeps no cause answers True for
         every token that is at its end. `secret` is the raw token, for a store that revokes by it
         (without one: `SecretNeededError`); others need none and use none."""
+        ...
+
+
+@runtime_checkable
+class MeetsLatecomers(Protocol):
+    """A store whose tokens may be recorded after their leak was seen, and are matched then by their
+    digests (`scanner/db/late.py`)."""
+
+    def digests(self, secret: Secret) -> Sequence[tuple[str, str]]:
+        """Return (chain of keys, digest) of a token that the store does not know, under every chain
+        that a record made from now on may have."""
         ...
 
 

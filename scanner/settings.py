@@ -10,7 +10,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from scanner.errors import ConfigurationError
-from scanner.keyring import Ring, create_once, fernet_key, read_secret, require_strong
+from scanner.keyring import Key, Ring, create_once, fernet_key, read_secret, require_strong
 
 _MOST_HOOK_SECRETS = 2
 # As the mail channel has it: no name, no comments, nothing that could end a header.
@@ -80,9 +80,12 @@ class Settings(BaseSettings):
     operator_email: str = "operator@localhost"
     issuer_name: str = Field(default="Patrol", min_length=1)
     peppers: SecretStr | None = None
+    issuer_keys: SecretStr | None = None
     seal_keys: SecretStr | None = None
     fingerprint_keys: SecretStr | None = None
     api_token: SecretStr | None = None
+    admin_token: SecretStr | None = None
+    service_token: SecretStr | None = None
     github_webhook_secret: SecretStr | None = None
     github_hook_repositories: Annotated[tuple[str, ...], NoDecode] = ("*/*",)
     hooks: Annotated[tuple[Hook, ...], NoDecode] = ()
@@ -110,6 +113,7 @@ class Settings(BaseSettings):
     min_free_bytes: int = Field(default=64 << 20, ge=0)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    unknown_days: float = Field(default=90.0, gt=0, allow_inf_nan=False)
     max_attempts: int = Field(default=5, ge=1)  # claims that never came back: then parked
     max_retries: int = Field(default=84, ge=0)  # backing off to an hour: about three days
 
@@ -217,6 +221,11 @@ class Settings(BaseSettings):
         return self._ring("peppers", self.peppers)
 
     @cached_property
+    def issuer_ring(self) -> Sequence[Key]:
+        """Keys that digests to be imported were made with elsewhere; none unless they are set."""
+        return () if self.issuer_keys is None else self._ring("issuer_keys", self.issuer_keys)
+
+    @cached_property
     def seal_ring(self) -> Ring:
         """Fernet keys of sealed rows, newest first."""
         return self._ring("seal_keys", self.seal_keys, fernet_key)
@@ -229,8 +238,28 @@ class Settings(BaseSettings):
     @cached_property
     def api_bearer(self) -> str:
         """The token of the read-only API."""
-        token = self._secret("api_token", self.api_token)
-        require_strong(token, "PATROL_API_TOKEN")
+        return self._bearer("api_token")
+
+    @cached_property
+    def admin_bearer(self) -> str:
+        """The token of who looks after tokens, owners and organisations."""
+        return self._bearer("admin_token")
+
+    @cached_property
+    def service_bearer(self) -> str:
+        """The token of services that look tokens up and revoke them."""
+        return self._bearer("service_token")
+
+    def _bearer(self, name: str) -> str:
+        setting = f"PATROL_{name.upper()}"
+        token = self._secret(name, getattr(self, name))
+        require_strong(token, setting)
+        for other in {"api_token", "admin_token", "service_token"} - {name}:
+            given: SecretStr | None = getattr(self, other)
+            if given is not None and given.get_secret_value().strip() == token:
+                raise ConfigurationError(
+                    f"{setting} and PATROL_{other.upper()} must differ: they open different doors."
+                )
         return token
 
     @cached_property

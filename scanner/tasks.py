@@ -6,7 +6,7 @@ from celery import Celery
 from celery.signals import worker_process_init, worker_shutdown
 
 from scanner.bootstrap import Services
-from scanner.db import audit, heartbeats
+from scanner.db import audit, heartbeats, late
 from scanner.db.leases import is_ready
 from scanner.db.scans import accept_due_watches
 from scanner.db.schema import incidents, outbox, scans, sealed_candidates
@@ -51,6 +51,7 @@ def register(app: Celery, services: Services) -> None:
         """Beat's task: due watches become scans, and lost work is found again."""
         settings = services.settings
         turn_seal_keys(services.database, settings.seal_ring, settings.seal_days)
+        late.prune_old(services.database, settings.unknown_days)
         with services.database.begin() as connection:
             heartbeats.report(connection, heartbeats.BEAT)
             accept_due_watches(connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from scanner.bootstrap import Services
 from scanner.settings import load_settings
+from scanner.stores.pages import MOST_ROWS
 from scanner.text import printable
 
 format_option = click.option(
@@ -67,6 +68,34 @@ def show(rows: Sequence[Mapping[str, Any]], style: str, columns: Sequence[str]) 
     for row in rows:
         table.add_row(*(_shown(column, row[column]) for column in columns))
     Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def show_one(row: Mapping[str, Any], style: str) -> None:
+    """Print one thing as a table of its fields, or as JSON."""
+    if style == "json":
+        click.echo(json.dumps(row, indent=2))
+        return
+    show([{"field": k, "value": v} for k, v in row.items()], style, ("field", "value"))
+
+
+def show_page(
+    rows: Sequence[Mapping[str, Any]], style: str, columns: Sequence[str], cursor: str | None
+) -> None:
+    """Print a part of a list, and how to go on."""
+    show(rows, style, columns)
+    if cursor is not None:
+        click.echo(f"There are more; go on with: --cursor {cursor}", err=True)
+
+
+def paged(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a list that comes in pages."""
+    for option in (
+        click.option("--cursor", help="go on where the last page ended"),
+        click.option("--limit", type=click.IntRange(1, MOST_ROWS), default=50, show_default=True),
+        format_option,
+    ):
+        command = option(command)
+    return command
 
 
 def _shown(column: str, value: Any) -> str:

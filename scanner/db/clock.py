@@ -29,7 +29,12 @@ def now_ms(connection: Connection) -> int:
 
 def now_in(connection: Connection) -> ColumnElement[int]:
     """The same, as a value inside another statement: no question of its own."""
-    return _NOW_VALUES[connection.dialect.name]
+    return now_expression(connection.dialect.name)
+
+
+def now_expression(dialect: str) -> ColumnElement[int]:
+    """The same by the dialect's name, for a statement that is made before it is needed."""
+    return _NOW_VALUES[dialect]
 
 
 def to_datetime(milliseconds: int | None) -> datetime | None:

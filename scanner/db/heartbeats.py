@@ -28,3 +28,16 @@ def ages(connection: Connection, now: int) -> Mapping[str, int]:
     """Return name -> milliseconds since its last report, at the database's time `now`."""
     rows = connection.execute(select(heartbeats.c.name, heartbeats.c.at).order_by("name"))
     return {row.name: max(0, now - row.at) for row in rows}
+
+
+def begin_round(connection: Connection, name: str, every_ms: int) -> bool:
+    """True for one process, once in so long: it shall do the round of that name."""
+    now = now_ms(connection)
+    result = connection.execute(
+        upsert(connection, heartbeats)
+        .values(name=name, at=now)
+        .on_conflict_do_update(
+            index_elements=["name"], set_={"at": now}, where=heartbeats.c.at <= now - every_ms
+        )
+    )
+    return result.rowcount == 1

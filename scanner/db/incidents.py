@@ -35,7 +35,8 @@ def fingerprint(key: Key, pattern: str, secret: Secret) -> str:
     return hmac.new(key.value, message, hashlib.sha256).hexdigest()
 
 
-def _plain(token: TokenRecord) -> dict[str, Any]:
+def plain_token(token: TokenRecord) -> dict[str, Any]:
+    """Return what an incident keeps of its token."""
     value = asdict(token)
     value["scopes"] = list(token.scopes)
     value["valid_from"] = to_iso(from_datetime(token.valid_from))
@@ -57,7 +58,7 @@ def open_incident(connection: Connection, lookup: Lookup, scan_id: str) -> tuple
             store=token.store,
             token_id=token.token_id,
             generation=1,
-            token=_plain(token),
+            token=plain_token(token),
             organisation_id=token.organisation_id,
             validity=lookup.validity.value,
             phase=Phase.OPEN.value,

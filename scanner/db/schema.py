@@ -110,8 +110,7 @@ tokens = Table(
     Column("external_id", String(200)),  # what the issuer's own books call it
     UniqueConstraint("digest", "key_id"),
     Index("tokens_listed", "created_at", "id"),
-    Index("tokens_owner", "owner_id", "created_at", "id"),
-    Index("tokens_organisation", "organisation_id", "created_at", "id"),
+    Index("tokens_owned", "organisation_id", "owner_id", "created_at", "id"),
 )
 # A token is rotated once: whoever comes second rotates its successor.
 Index(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
 from scanner.db import audit, incidents
+from scanner.db.reopening import fresh
 from scanner.keyring import Key
 from scanner.model import AuditAction, LocatedCandidate, Lookup, TokenRecord, Validity
 
@@ -50,7 +51,10 @@ def record_findings(
     )
     met: dict[str, TokenRecord] = {}
     # In one order everywhere: two scans of the same tokens must not wait for each other.
-    for finding in sorted(known, key=_order):
+    known = [
+        replace(one, lookup=fresh(connection, one.lookup)) for one in sorted(known, key=_order)
+    ]
+    for finding in known:
         token = finding.lookup.token
         if token is None:
             continue

@@ -1,105 +1,106 @@
 """The built-in token store: Patrol's own tables.
 
-Tokens are kept as HMAC-SHA256 digests under a keyed pepper; a lookup matches the full digest, so a
-forged token that only shares an id or a prefix proves nothing.
+Tokens are kept as HMAC-SHA256 digests under chains of keys (digests.py); a look-up matches the full
+digest, so a forged token that only shares an id or a prefix proves nothing. What else can be done
+with tokens stands in lifecycle.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from scanner.db import audit
-from scanner.db.clock import from_datetime, now_in, now_ms, to_datetime, to_iso
-from scanner.db.dialect import upsert
-from scanner.db.engine import DATABASE_AWAY, reader
-from scanner.db.schema import digest_chains, new_id, organisations, owners, tokens
-from scanner.errors import FinalError, StoreUnavailableError
+from scanner.db.clock import now_in
+from scanner.db.engine import DATABASE_AWAY, reader, single
+from scanner.db.schema import tokens
+from scanner.db.tokens import ACTIVE, BUILT_IN, REVOKED, Row, find, to_lookup, validity_of
+from scanner.errors import StoreUnavailableError
 from scanner.keyring import Key
-from scanner.model import AuditAction, Lookup, Secret, TokenRecord, Validity
+from scanner.model import Lookup, Secret, TokenRecord, Validity
 from scanner.ports import StoreAbilities
+from scanner.stores import rules
+from scanner.stores.accounts import ensure_owner
+from scanner.stores.digests import Peppers, require_keys
+from scanner.stores.lifecycle import TokenLifecycle
 
-_BATCH = 400  # digests a statement; SQLite allows 999 variables
+__all__ = ["SqlTokenStore", "ensure_owner"]
+
+_AWAY = (*DATABASE_AWAY, PoolTimeoutError)
+_BATCH = 1_000  # tokens a statement
 
 
 class SqlTokenStore:
-    """Finds, issues and revokes tokens in Patrol's database. Satisfies `ports.TokenStore`."""
+    """Finds and revokes tokens in Patrol's database. Satisfies `ports.TokenStore`, and
+    `ports.MeetsLatecomers`; `lifecycle` is the rest of a token's life.
+    """
 
-    name = "built-in"
+    name = BUILT_IN
     abilities = StoreAbilities(tells_reason=True, revokes_by="id", keeps_cause=True, batch=_BATCH)
 
-    def __init__(self, engine: Engine, peppers: Sequence[Key]) -> None:
+    def __init__(self, engine: Engine, peppers: Sequence[Key] | Peppers) -> None:
         self._engine = engine
-        self._peppers = peppers  # a ring may turn meanwhile
-
-    def _digest(self, key: Key, secret: Secret) -> str:
-        return hmac.new(key.value, secret.reveal(), hashlib.sha256).hexdigest()
+        self._peppers = peppers if isinstance(peppers, Peppers) else Peppers(peppers)
+        self._chains = frozenset(self._peppers.now().bases)  # as the last look-up saw them
+        self.lifecycle = TokenLifecycle(engine, self._peppers)
 
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
         """Answer each secret, in order."""
-        answers: dict[tuple[str, str], Lookup] = {}
-        digests = sorted({self._digest(key, secret) for secret in secrets for key in self._peppers})
-        try:
-            with reader(self._engine).connect() as connection:
-                now = now_ms(connection)
-                for begin in range(0, len(digests), _BATCH):
-                    rows = connection.execute(
-                        _SELECT.where(tokens.c.digest.in_(digests[begin : begin + _BATCH]))
-                    ).mappings()
-                    for row in rows:
-                        answers[row["key_id"], row["digest"]] = self._lookup(row, now)
-        except DATABASE_AWAY as error:
-            raise StoreUnavailableError("The built-in token store did not answer.") from error
         unknown = Lookup(Validity.NEVER_ISSUED)
-        return [
-            next(
-                (
-                    answers[key.id, digest]
-                    for key in self._peppers
-                    if (key.id, digest := self._digest(key, secret)) in answers
-                ),
-                unknown,
-            )
-            for secret in secrets
-        ]
+        return [unknown if row is None else to_lookup(row) for row in self.rows(secrets)]
 
-    def _lookup(self, row: Any, now: int) -> Lookup:
-        record = TokenRecord(
-            store=self.name,
-            token_id=row["id"],
-            name=row["name"],
-            pattern=row["pattern"],
-            mask=row["mask"],
-            organisation_id=row["organisation_id"],
-            organisation=row["organisation_name"],
-            organisation_contact=row["contact_email"],
-            owner_id=row["owner_id"],
-            owner_name=row["owner_name"],
-            owner_email=row["owner_email"],
-            scopes=tuple(row["scopes"]),
-            valid_from=to_datetime(row["valid_from"]),
-            valid_to=to_datetime(row["valid_to"]),
-        )
-        if row["state"] != "active":
-            return Lookup(Validity.REVOKED, record)
-        if row["valid_to"] is not None and row["valid_to"] <= now:
-            return Lookup(Validity.EXPIRED, record)
-        if row["disabled_at"] is not None:
-            return Lookup(Validity.OWNER_DISABLED, record)
-        return Lookup(Validity.ACTIVE, record)
+    def rows(self, secrets: Sequence[Secret]) -> list[Row | None]:
+        """Return the token's row of each secret, in order; its `now` is the time of the look-up.
+
+        A look-up changes nothing. Errors: `StoreUnavailableError`.
+        """
+        with _answering():
+            return [
+                row
+                for begin in range(0, len(secrets), _BATCH)
+                for row in self._rows(secrets[begin : begin + _BATCH])
+            ]
+
+    def _rows(self, secrets: Sequence[Secret]) -> list[Row | None]:
+        tried, places = self._chains, {secret: place for place, secret in enumerate(secrets)}
+        while True:
+            ring = self._peppers.now()
+            require_keys(ring, tried)
+            digests = {
+                ring.digest(chain, secret): place
+                for secret, place in places.items()
+                for chain in tried
+            }
+            with single(self._engine).connect() as connection:
+                found = find(connection, list(digests))
+            # A chain that came meanwhile may be that of a token which was wrapped.
+            if found.chains <= tried:
+                break
+            tried = found.chains
+        self._chains = found.chains
+        rows: dict[int, Row] = {}
+        # Of one token that was recorded twice the older record counts, always the same.
+        for row in sorted(found.rows, key=lambda row: (row["created_at"], row["id"])):
+            rows.setdefault(digests[row["digest"]], row)
+        return [rows.get(places[secret]) for secret in secrets]
+
+    def digests(self, secret: Secret) -> Sequence[tuple[str, str]]:
+        """Return (chain, digest) under every chain that a record made from now on may have."""
+        ring = self._peppers.now()
+        return [(chain, ring.digest(chain, secret)) for chain in ring.bases]
 
     def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:
         """One conditional update that carries its cause, committed alone (law 4)."""
-        try:
+        if not rules.is_row_id(token_id):
+            return False
+        with _answering():
             with self._engine.begin() as connection:
                 revoked = connection.execute(
                     update(tokens)
-                    .where(tokens.c.id == token_id, tokens.c.state == "active")
-                    .values(state="revoked", revoked_by=incident_id, revoked_at=now_in(connection))
+                    .where(tokens.c.id == token_id, tokens.c.state == ACTIVE)
+                    .values(state=REVOKED, revoked_by=incident_id, revoked_at=now_in(connection))
                 )
             if revoked.rowcount == 1:
                 return True
@@ -107,19 +108,12 @@ class SqlTokenStore:
                 cause = connection.execute(
                     select(tokens.c.revoked_by).where(tokens.c.id == token_id)
                 ).scalar_one_or_none()
-        except DATABASE_AWAY as error:
-            raise StoreUnavailableError("The built-in token store did not answer.") from error
         return cause == incident_id
 
     def authenticate(self, secret: Secret) -> TokenRecord | None:
         """The issuer's own gate: the token's record when it may be used now, else None."""
-        lookup = self.find([secret])[0]
-        record = lookup.token
-        if lookup.validity is not Validity.ACTIVE or record is None:
-            return None
-        with reader(self._engine).connect() as connection:
-            begins = from_datetime(record.valid_from) or 0
-            return record if begins <= now_ms(connection) else None
+        (row,) = self.rows([secret])
+        return to_lookup(row).token if row is not None and works(row) else None
 
     def issue(
         self,
@@ -134,122 +128,35 @@ class SqlTokenStore:
         days: int | None,
         actor: str,
     ) -> str:
-        """Record a new token's digest; returns its id. Owner and organisation must exist."""
-        with self._engine.begin() as connection:
-            row = connection.execute(
-                select(owners.c.id, owners.c.organisation_id)
-                .join(organisations, organisations.c.id == owners.c.organisation_id)
-                .where(organisations.c.name == organisation, owners.c.name == owner)
-            ).one_or_none()
-            if row is None:
-                raise FinalError(f"There is no owner {owner!r} in organisation {organisation!r}.")
-            now = now_ms(connection)
-            token_id = new_id()
-            key = self._peppers[0]
-            connection.execute(
-                upsert(connection, digest_chains)
-                .values(key_id=key.id, created_at=now)
-                .on_conflict_do_nothing()
-            )
-            connection.execute(
-                insert(tokens).values(
-                    id=token_id,
-                    organisation_id=row.organisation_id,
-                    owner_id=row.id,
-                    name=name,
-                    pattern=pattern,
-                    scopes=list(scopes),
-                    mask=mask,
-                    digest=self._digest(key, secret),
-                    key_id=key.id,
-                    valid_from=now,
-                    valid_to=None if days is None else now + days * 86_400_000,
-                    state="active",
-                    created_at=now,
-                )
-            )
-            audit.record(
-                connection,
-                AuditAction.TOKEN_ISSUED,
-                actor=actor,
-                organisation_id=row.organisation_id,
-                token_id=token_id,
-                name=name,
-                mask=mask,
-            )
-        return token_id
+        """Record a new token; returns its id. Owner and organisation must exist."""
+        made = self.lifecycle.create(
+            secret,
+            organisation=organisation,
+            owner=owner,
+            name=name,
+            pattern=pattern,
+            mask=mask,
+            scopes=scopes,
+            days=days,
+            actor=actor,
+        )
+        return str(made["id"])
 
     def revoke_by_hand(self, token_id: str, actor: str) -> bool:
         """A person revokes; False when it was not active any more."""
-        with self._engine.begin() as connection:
-            result = connection.execute(
-                update(tokens)
-                .where(tokens.c.id == token_id, tokens.c.state == "active")
-                .values(state="revoked", revoked_by=actor, revoked_at=now_ms(connection))
-            )
-            if result.rowcount != 1:
-                return False
-            audit.record(connection, AuditAction.TOKEN_REVOKED, actor=actor, token_id=token_id)
-        return True
-
-    def list_tokens(self, token_id: str | None = None) -> list[dict[str, Any]]:
-        """Return every token (or one) as plain values for people; digests stay inside."""
-        query = _SELECT.order_by(tokens.c.created_at)
-        if token_id is not None:
-            query = query.where(tokens.c.id == token_id)
-        with reader(self._engine).connect() as connection:
-            now = now_ms(connection)
-            return [
-                {
-                    "id": row["id"],
-                    "name": row["name"],
-                    "organisation": row["organisation_name"],
-                    "owner": row["owner_name"],
-                    "pattern": row["pattern"],
-                    "mask": row["mask"],
-                    "scopes": list(row["scopes"]),
-                    "validity": self._lookup(row, now).validity.value,
-                    "valid_to": to_iso(row["valid_to"]),
-                    "revoked_at": to_iso(row["revoked_at"]),
-                    "revoked_by": row["revoked_by"],
-                }
-                for row in connection.execute(query).mappings()
-            ]
+        if self.lifecycle.get(token_id)["validity"] == Validity.REVOKED.value:
+            return False
+        return self.lifecycle.revoke(token_id, actor=actor)[1]
 
 
-def ensure_owner(
-    connection: Connection, organisation: str, owner: str, email: str | None, contact: str | None
-) -> None:
-    """Create the organisation and the owner when they are missing."""
-    org_id = connection.execute(
-        select(organisations.c.id).where(organisations.c.name == organisation)
-    ).scalar_one_or_none()
-    now = now_ms(connection)
-    if org_id is None:
-        org_id = new_id()
-        connection.execute(
-            insert(organisations).values(
-                id=org_id, name=organisation, contact_email=contact, created_at=now
-            )
-        )
-    known = connection.execute(
-        select(owners.c.id).where(owners.c.organisation_id == org_id, owners.c.name == owner)
-    ).scalar_one_or_none()
-    if known is None:
-        connection.execute(
-            insert(owners).values(id=new_id(), organisation_id=org_id, name=owner, email=email)
-        )
+def works(row: Row) -> bool:
+    """True when a token may be used now: one that is not yet valid is active, and may not."""
+    return validity_of(row) is Validity.ACTIVE and bool(row["valid_from"] <= row["now"])
 
 
-_SELECT = (
-    select(
-        tokens,
-        organisations.c.name.label("organisation_name"),
-        organisations.c.contact_email,
-        owners.c.name.label("owner_name"),
-        owners.c.email.label("owner_email"),
-        owners.c.disabled_at,
-    )
-    .join(organisations, organisations.c.id == tokens.c.organisation_id)
-    .outerjoin(owners, owners.c.id == tokens.c.owner_id)
-)
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except _AWAY as error:
+        raise StoreUnavailableError("The built-in token store did not answer.") from error

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from scanner.db.schema import audit_events, scans
+from scanner.db.schema import audit_events, scans, tokens
 from scanner.tasks import seal_all
 
 LISTS = {
     "tokens": ["tokens", "list"],
+    "owners": ["owners", "list"],
+    "organisations": ["organisations", "list"],
     "policy": ["policy", "show"],
     "leaks": ["leaks", "list"],
     "audit": ["audit", "list"],
@@ -40,6 +42,8 @@ def full(patrol) -> dict[str, str]:
 def test_a_full_list_fits_80_columns_and_keeps_ids_whole(patrol, full: dict[str, str]) -> None:
     for name, found in {
         "tokens": [full["token"], "active", f"…{full['raw'][-4:]}"],
+        "owners": ["person", "Contoso", "no"],
+        "organisations": ["Contoso"],
         "policy": ["Contoso", "yes", "default"],
         "leaks": [full["incident"], "open", "1"],
         "audit": ["token.issued", "leak.found", "watch.added", full["incident"]],
@@ -56,7 +60,11 @@ def test_a_full_list_fits_80_columns_and_keeps_ids_whole(patrol, full: dict[str,
 def test_a_full_list_as_json_has_every_field(patrol, full: dict[str, str]) -> None:
     expected = {
         "tokens": {"id", "name", "organisation", "owner", "pattern", "mask", "scopes", "validity",
-                   "valid_to", "revoked_at", "revoked_by"},
+                   "valid_from", "valid_to", "created_at", "revoked_at", "revoked_by",
+                   "organisation_id", "owner_id", "predecessor_id", "external_id"},
+        "owners": {"id", "name", "kind", "email", "organisation", "organisation_id", "disabled",
+                   "disabled_at"},
+        "organisations": {"id", "name", "contact", "created_at", "disabled", "disabled_at"},
         "policy": {"organisation", "version", "auto_revoke", "changed_by", "changed_at"},
         "leaks": {"id", "phase", "validity", "token", "token_id", "mask", "pattern", "organisation",
                   "owner", "sightings", "policy_version", "opened_at", "revoked_at", "work",
@@ -72,7 +80,13 @@ def test_a_full_list_as_json_has_every_field(patrol, full: dict[str, str]) -> No
 
 
 def test_names_of_any_kind_cannot_move_the_cursor(patrol) -> None:
-    patrol.issue("--name=\x1b[2J\x07\n\u202egnp", "--scope=a\tb")
+    """Such names are refused now; a database may hold older ones."""
+    _, token_id = patrol.issue()
+    services = patrol.services()
+    with services.database.begin() as connection:
+        hostile = {"name": "\x1b[2J\x07\n\u202egnp", "scopes": ["a\tb"]}
+        connection.execute(update(tokens).where(tokens.c.id == token_id).values(hostile))
+    services.engine.dispose()
     patrol.issue("--name=[red]markup[/red]", "--owner=:boom:")
     done = patrol("tokens", "list")
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", done.out)
@@ -121,14 +135,14 @@ def test_a_token_is_revoked_once_and_it_is_on_record(patrol) -> None:
     _, token_id = patrol.issue()
     assert patrol("tokens", "revoke", token_id).out == "Revoked.\n"
     again = patrol("tokens", "revoke", token_id)
-    assert (again.code, again.err) == (2, f"patrol: {token_id} is not an active token.\n")
+    assert (again.code, again.err) == (2, f"patrol: {token_id} is revoked already.\n")
     shown = patrol("tokens", "show", token_id, "--format=json").json()
     assert shown["validity"] == "revoked"
     assert shown["revoked_by"].startswith("cli:")
     events = patrol("audit", "list", "--format=json").json()
+    actions = ("organisation.created", "owner.created", "token.issued", "token.revoked")
     assert [(event["action"], event["actor"]) for event in events] == [
-        ("token.issued", shown["revoked_by"]),
-        ("token.revoked", shown["revoked_by"]),
+        (action, shown["revoked_by"]) for action in actions
     ]
 
 

@@ -257,8 +257,8 @@ def test_verify_asks_the_store_about_its_own_patterns_alone(
     # A scan looks, and does nothing else.
     assert patrol("leaks", "list").out == "None.\n"
     assert [token["validity"] for token in patrol("tokens", "list", "--format=json").json()] == [
-        "active",
         "revoked",
+        "active",
     ]
 
 

@@ -126,7 +126,7 @@ class SqlBench:
         self._engine = create_database_engine(f"sqlite:///{folder / 'patrol.db'}")
         upgrade_database(self._engine)
         self.store = SqlTokenStore(self._engine, self._keys)
-        before_rotation = SqlTokenStore(self._engine, self._keys[1:])
+        before_rotation = SqlTokenStore(self._engine, self._keys[::-1])  # knows the next key
         self._issuers = cycle([before_rotation, self.store])  # some tokens are older than a key
 
     def issue(

@@ -12,7 +12,7 @@ from fastapi.openapi.models import OpenAPI
 from sqlalchemy import update
 
 import scanner.sources.github_push
-import scanner.web.app
+import scanner.web.auth
 from scanner import __version__
 from scanner.db.clock import now_ms
 from scanner.db.schema import owners, tokens
@@ -168,22 +168,45 @@ def test_the_openapi_document_is_valid_and_names_the_routes(site) -> None:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
+    token = "/api/v1/tokens/{token_id}"
     assert set(operations) == {
         ("post", "/webhooks/github"), ("get", "/api/v1/leaks"),
         ("get", "/api/v1/leaks/{incident_id}"), ("get", "/api/v1/audit"),
         ("get", "/api/v1/whoami"), ("get", "/healthz"), ("get", "/readyz"), ("get", "/"),
+        ("get", "/api/v1/tokens"), ("post", "/api/v1/tokens"), ("get", f"{token}"),
+        ("patch", f"{token}"), ("delete", f"{token}"), ("post", f"{token}/rotate"),
+        ("post", f"{token}/revoke"), ("post", f"{token}/expire"),
+        *(
+            route
+            for kind, row in (("owners", "owner_id"), ("organisations", "organisation"))
+            for route in (
+                ("get", f"/api/v1/{kind}"), ("post", f"/api/v1/{kind}"),
+                ("get", f"/api/v1/{kind}/{{{row}}}"), ("patch", f"/api/v1/{kind}/{{{row}}}"),
+                ("post", f"/api/v1/{kind}/{{{row}}}/disable"),
+                ("post", f"/api/v1/{kind}/{{{row}}}/enable"),
+            )
+        ),
+        ("post", "/api/v1/introspect"), ("post", "/oauth/introspect"), ("post", "/oauth/revoke"),
     }  # fmt: skip
-    for (_, path), operation in operations.items():
+    takes_body = {"/api/v1/tokens", f"{token}", f"{token}/rotate", f"{token}/revoke"}
+    for (method, path), operation in operations.items():
         assert operation["description"], path
-        assert ("security" in operation) == path.startswith("/api/")
-    assert document["components"]["securitySchemes"] == {
-        "HTTPBearer": {"type": "http", "scheme": "bearer"}
+        assert ("security" in operation) == path.startswith(("/api/", "/oauth/"))
+        if "security" in operation:
+            assert operation["responses"].keys() >= {"401", "503"}
+        if method in ("post", "patch") and path in takes_body:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            assert schema["additionalProperties"] is False
+    schemes = document["components"]["securitySchemes"]
+    assert set(schemes) == {"ApiToken", "AdminToken", "ServiceToken", "IssuedToken"}
+    assert {(scheme["type"], scheme["scheme"]) for scheme in schemes.values()} == {
+        ("http", "bearer")
     }
 
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [(scanner.web.app, "authorised"), (scanner.sources.github_push, "verify")],
+    [(scanner.web.auth, "authorised"), (scanner.sources.github_push, "verify")],
 )
 def test_secrets_are_compared_in_constant_time(module: Any, function: str) -> None:
     # Its timing cannot be measured reliably here; what it is built from can be read.

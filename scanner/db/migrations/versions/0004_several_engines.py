@@ -24,8 +24,7 @@ def upgrade() -> None:
     op.add_column("tokens", sa.Column("predecessor_id", sa.String(length=24)))
     op.add_column("tokens", sa.Column("external_id", sa.String(length=200)))
     op.create_index("tokens_listed", "tokens", ["created_at", "id"])
-    op.create_index("tokens_owner", "tokens", ["owner_id", "created_at", "id"])
-    op.create_index("tokens_organisation", "tokens", ["organisation_id", "created_at", "id"])
+    op.create_index("tokens_owned", "tokens", ["organisation_id", "owner_id", "created_at", "id"])
     op.create_index(
         "tokens_predecessor",
         "tokens",

@@ -1,0 +1,56 @@
+"""Webhooks: a push is a durable row before it is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+
+from scanner.bootstrap import Services
+from scanner.correlation import correlate
+from scanner.ports import Waker
+from scanner.settings import Hook
+from scanner.sources import github_push
+from scanner.web.bodies import SMALL, read_body
+from scanner.worker import SCAN
+
+log = logging.getLogger(__name__)
+
+
+def _read_push(
+    hooks: Sequence[Hook], body: bytes, headers: Headers
+) -> github_push.Push | github_push.Ping | github_push.Ignored:
+    hook = github_push.verify(hooks, body, headers.get("x-hub-signature-256"))
+    return github_push.parse(hook, body, headers.get("content-type", ""))
+
+
+def routes(services: Services, waker: Waker) -> APIRouter:
+    """Build the routes that others report pushes to."""
+    router = APIRouter(tags=["webhooks"])
+    hooks, intake = services.settings.all_hooks, services.intake
+    body_timeout = services.settings.body_timeout
+
+    @router.post("/webhooks/github", status_code=202)
+    async def github(request: Request) -> JSONResponse:
+        """Take a push: 202 once it is a durable row, 200 for what needs no work."""
+        body = await read_body(request, github_push.MAX_BODY, body_timeout)
+        if len(body) <= SMALL:
+            event = _read_push(hooks, body, request.headers)
+        else:  # a signature over megabytes would keep everybody else waiting
+            event = await run_in_threadpool(_read_push, hooks, body, request.headers)
+        if isinstance(event, github_push.Ping):
+            return JSONResponse({"pong": True})
+        if isinstance(event, github_push.Ignored):
+            return JSONResponse({"ignored": "not a push"})
+        delivery = request.headers.get("x-github-delivery")
+        scan_id, is_new = await run_in_threadpool(intake.accept, event, delivery)
+        correlate(scan_id)
+        log.info("push accepted", extra={"duplicate": not is_new})
+        await run_in_threadpool(waker.wake, SCAN)
+        return JSONResponse({"scan": scan_id, "duplicate": not is_new}, status_code=202)
+
+    return router
