@@ -130,8 +130,10 @@ class HttpTokenStore:
     async def _find(self, asked: Sequence[Secret]) -> dict[Secret, Lookup]:
         size = max(1, self.abilities.batch - 1)  # beside the control
         batches = [asked[begin : begin + size] for begin in range(0, len(asked), size)]
+        until = asyncio.get_running_loop().time() + self._service.limits.lookup_seconds
         # Each to its end: one that is cut off says nothing of the service.
-        results = await asyncio.gather(*map(self._ask, batches), return_exceptions=True)
+        asking = (self._ask(batch, until) for batch in batches)
+        results = await asyncio.gather(*asking, return_exceptions=True)
         answers: dict[Secret, Lookup] = {}
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in sorted(failures, key=lambda f: not isinstance(f, StoreUntrustedError)):
@@ -141,14 +143,14 @@ class HttpTokenStore:
                 answers.update(zip(batch, result, strict=True))
         return answers
 
-    async def _ask(self, batch: Sequence[Secret]) -> Sequence[Lookup]:
+    async def _ask(self, batch: Sequence[Secret], until: float) -> Sequence[Lookup]:
         if self.abilities.batch == 1:
-            answer = await self._session().send(self._exchange.find(batch))
+            answer = await self._session().send(self._exchange.find(batch), until)
             return self._exchange.read(answer, batch)
         # Many in one request may come back mixed up: each request carries a control (threat 12).
         place = randbelow(len(batch) + 1)
         asked = [*batch[:place], never_issued(), *batch[place:]]
-        answer = await self._session().send(self._exchange.find(asked))
+        answer = await self._session().send(self._exchange.find(asked), until)
         lookups = list(self._exchange.read(answer, asked))
         said = lookups.pop(place)
         if said.validity not in UNKNOWN or said.token is not None:

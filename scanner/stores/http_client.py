@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import ssl
 from collections.abc import Mapping
@@ -96,9 +97,15 @@ class StoreClient:
         """Close the connections."""
         await self._http.aclose()
 
-    async def send(self, request: Request) -> Answer:
-        """Return the service's answer, after as many attempts as the limits allow."""
+    async def send(self, request: Request, until: float = math.inf) -> Answer:
+        """Return the service's answer, after as many attempts as the limits allow; nothing is sent
+        any more when the loop's clock says `until`."""
         async with self._slots:
+            if asyncio.get_running_loop().time() > until:
+                raise StoreUnavailableError(
+                    f"The store {self._name} is too slow for so many tokens at once "
+                    "(limits.lookup_seconds)."
+                )
             try:
                 async with asyncio.timeout(self._limits.budget_seconds) as budget:
                     return await self._persist(request, budget.when() or 0.0)

@@ -93,6 +93,7 @@ class Limits(Part):
     seconds: _Seconds = 10.0  # one request, however slowly bytes drip
     attempts: int = Field(default=3, ge=1, le=20)
     budget_seconds: _Seconds = 20.0  # all attempts of one request, and the waits between
+    lookup_seconds: _Seconds = 60.0  # all requests of one look-up, however many tokens a push has
     confirm_seconds: _Seconds = 5.0  # in which an accepted revocation must show
     max_bytes: int = Field(default=4 << 20, ge=1 << 10, le=256 << 20)
     parallel: int = Field(default=8, ge=1, le=256)  # requests at once, each on its connection
