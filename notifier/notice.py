@@ -18,6 +18,7 @@ OUTCOMES = ("revoked", "revocation_failed", "still_active", "already_revoked")
 
 _MESSAGE_ID = re.compile(r"<[^\s<>@]+@[^\s<>@]+>")
 _UNSAFE_IN_URL = re.compile(r"[\s\"'<>`\\\x00-\x20\x7f]")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LONGEST_MASK = 40  # characters; a mask longer than that would show the token
 
 _Check = Callable[[Any], str | None]  # returns what the value must be, None when it is that
@@ -29,6 +30,11 @@ def _text(value: Any) -> str | None:
 
 def _string(value: Any) -> str | None:
     return None if isinstance(value, str) else "must be a string"
+
+
+def _id(value: Any) -> str | None:
+    is_id = isinstance(value, str) and _ID.fullmatch(value)
+    return None if is_id else "must be letters, digits and hyphens, 64 at most"
 
 
 def _flag(value: Any) -> str | None:
@@ -128,7 +134,8 @@ class Notice:
 
     `kind` is "leak" (to the token's owner or the organisation's contact) or "alarm" (to the
     operator). `message_id` has its angle brackets and must stay the same over all attempts, so that
-    a second copy is recognised as the same mail. `context` is read-only.
+    a second copy is recognised as the same mail. `correlation_id` names the work that led to it, in
+    logs and in a header of the mail. `context` is read-only.
     """
 
     kind: str
@@ -136,6 +143,7 @@ class Notice:
     message_id: str
     context: Mapping[str, Any]
     reply_to: str | None = None
+    correlation_id: str | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -147,7 +155,7 @@ class Notice:
         _check_fields(
             data,
             {"kind": _one_of(*_CONTEXTS), "to": _text, "message_id": _text, "context": _object},
-            {"reply_to": _or_null(_string)},
+            {"reply_to": _or_null(_string), "correlation_id": _or_null(_id)},
             "notice",
         )
         if not _MESSAGE_ID.fullmatch(data["message_id"]):
@@ -169,6 +177,7 @@ class Notice:
             message_id=data["message_id"],
             context=MappingProxyType(context),
             reply_to=data.get("reply_to"),
+            correlation_id=data.get("correlation_id"),
         )
 
 

@@ -30,27 +30,32 @@ class ConfigurationError(FinalError):
 
 
 class IntakeError(FinalError):
-    """A request from outside was refused; `status` is the HTTP status that says so."""
+    """A request from outside was refused; `status` is the HTTP status that says so, `code` the
+    word it is counted under."""
 
     status: int = 400
+    code: str = "payload"
 
 
 class SignatureInvalidError(IntakeError):
     """The request's signature is missing or does not verify."""
 
     status = 401
+    code = "signature"
 
 
 class PayloadTooLargeError(IntakeError):
     """The request's body is larger than the sender's own documented maximum."""
 
     status = 413
+    code = "too_large"
 
 
 class RequestTimeoutError(IntakeError):
     """The request's body did not come in time."""
 
     status = 408
+    code = "timeout"
 
 
 class PayloadInvalidError(IntakeError):
@@ -63,6 +68,7 @@ class RepositoryForbiddenError(IntakeError):
     """The hook that signed the request may not speak for that repository."""
 
     status = 403
+    code = "forbidden"
 
 
 class RequestInvalidError(IntakeError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from scanner.errors import StoreUnavailableError, StoreUntrustedError
+from scanner.metrics import STORE_ANSWERS, STORE_SECONDS
 from scanner.model import Lookup, Secret, Validity
 from scanner.ports import TokenStore
 
@@ -30,6 +32,29 @@ def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     """
     if not found:
         return []
+    with question(store, "find"):
+        return _prove(store, found)
+
+
+@contextmanager
+def question(store: TokenStore, operation: str) -> Iterator[None]:
+    """Count a question to a store, and time it. `operation`: "find" or "revoke"."""
+    outcome = "failed"
+    try:
+        with STORE_SECONDS.timed(store=store.name, operation=operation):
+            yield
+        outcome = "answered"
+    except StoreUnavailableError:
+        outcome = "unavailable"
+        raise
+    except StoreUntrustedError:
+        outcome = "untrusted"
+        raise
+    finally:
+        STORE_ANSWERS.add(store=store.name, operation=operation, outcome=outcome)
+
+
+def _prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     control = never_issued()
     position = secrets.randbelow(len(found) + 1)  # not to be told from the rest by its place
     answers = list(store.find([*found[:position], control, *found[position:]]))

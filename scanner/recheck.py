@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select
 
+from scanner.correlation import correlated
 from scanner.db import audit, leases, outbox, sealed, verdicts
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY
@@ -24,6 +25,7 @@ from scanner.db.work import taken
 from scanner.deadline import Deadline
 from scanner.errors import FinalError, name_of
 from scanner.judge import RECHECK_MS, Judge, Judged
+from scanner.metrics import SEALED
 from scanner.model import AuditAction, Lookup
 
 log = logging.getLogger(__name__)
@@ -80,8 +82,9 @@ class Rechecker:
     def _record(self, claim: Claim, waiting: Waiting, lookup: Lookup) -> None:
         asked = claim.row["asked"] + 1
         is_lagging = lookup.token is None and self.judge.store.abilities.is_replicated
+        is_final = not is_lagging or asked >= len(RECHECK_MS)
         with self.engine.begin() as connection:
-            if is_lagging and asked < len(RECHECK_MS):
+            if not is_final:
                 again = now_ms(connection) + RECHECK_MS[asked]
                 values = {"asked": asked, "cause": Cause.UNCONFIRMED.value, "available_at": again}
                 kept = leases.finish(
@@ -95,6 +98,10 @@ class Rechecker:
                 connection.rollback()  # expired, or another worker's now
                 return
             self._write(connection, claim.row, waiting, lookup)
+        with correlated(claim.row["scan_id"]):
+            log.info("sealed token %s: %s", claim.id, lookup.validity.value)
+        if is_final:
+            SEALED.add(outcome="judged")
 
     def _write(
         self, connection: Connection, row: Mapping[str, Any], waiting: Waiting, lookup: Lookup
@@ -144,6 +151,10 @@ class Rechecker:
                 )
             if lost:
                 _alarm(connection, lost)
+        for row in rows:
+            with correlated(row["scan_id"]):
+                log.warning("sealed token %s has expired: %s", row["id"], row["cause"])
+        SEALED.add(len(rows), outcome="expired")
         return bool(rows)
 
     def _write_unproved(self, connection: Connection, row: Mapping[str, Any]) -> None:
@@ -169,7 +180,9 @@ def _alarm(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
-    log.error("sealed token %s is parked: %s", row["id"], row["error"])
+    with correlated(row["scan_id"]):
+        log.error("sealed token %s is parked: %s", row["id"], row["error"])
+    SEALED.add(outcome="parked")
     audit.record(
         connection,
         AuditAction.RESPONSE_PARKED,

@@ -12,10 +12,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from scanner import outcomes
+from scanner.correlation import correlated
 from scanner.db import audit, leases, scans
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY, reader
@@ -37,6 +40,7 @@ from scanner.errors import (
 )
 from scanner.judge import Judge, Judged
 from scanner.matcher.engine import Matcher
+from scanner.metrics import SCAN_SECONDS
 from scanner.model import (
     AuditAction,
     FetchPlan,
@@ -87,7 +91,7 @@ class Scanner:
             scans_table,
             self.patience,
             limit=_BATCH,
-            on_parked=_audit_parked,
+            on_parked=_end_parked,
             lanes=range(lane + 1),
         ) as work:
             if work.claims:
@@ -124,8 +128,15 @@ class Scanner:
             return
         with self.engine.begin() as connection:
             leases.hand_back(connection, scans_table, claim)
+        outcomes.count(claim.row, "handed_back")
 
     async def _run_one(
+        self, claim: Claim, inspecting: asyncio.Lock, on_leak: Callable[[], None] | None
+    ) -> None:
+        with correlated(claim.id):  # each scan of a batch is a task, with a context of its own
+            await self._try(claim, inspecting, on_leak)
+
+    async def _try(
         self, claim: Claim, inspecting: asyncio.Lock, on_leak: Callable[[], None] | None
     ) -> None:
         try:
@@ -134,6 +145,7 @@ class Scanner:
         except LeaseLostError:
             # Another worker took over while we were paused: its verdict counts.
             log.warning("scan %s: the lease was lost, its result is discarded", claim.id)
+            outcomes.count(claim.row, "lost")
         except PatrolError as error:
             self._give_back(claim, str(error), error)
         except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
@@ -141,7 +153,7 @@ class Scanner:
 
     async def _scan(self, claim: Claim, inspecting: asyncio.Lock) -> bool:
         """Returns whether a leak was met."""
-        row = claim.row
+        row, began = claim.row, perf_counter()
         with reader(self.engine).connect() as connection:
             repository = scans.repository_of(connection, row["repository_id"])
             known = scans.complete_heads(connection, row["repository_id"], self.matcher.digest)
@@ -153,8 +165,13 @@ class Scanner:
         inspection = replace(reading.inspection, found=(*reading.inspection.found, *spoken))
         self._settle(claim, "matched_at", candidates=len(inspection.found))
         # In a thread: a store may take its time, and this loop has other scans.
-        judged = await _in_thread(self.judge.judge, inspection.found)
-        return self._record(claim, inspection, judged, request.heads if reading.is_whole else ())
+        with SCAN_SECONDS.timed(stage="prove"):
+            judged = await _in_thread(self.judge.judge, inspection.found)
+        heads = request.heads if reading.is_whole else ()
+        proved_at, met = self._record(claim, inspection, judged, heads)
+        name, worked = str(repository["name"]), perf_counter() - began
+        outcomes.tell_done(row, name, inspection, judged, proved_at=proved_at, worked=worked)
+        return met
 
     async def _request(
         self, row: Mapping[str, Any], raw: Mapping[str, str], url: str, known: Sequence[str]
@@ -202,11 +219,14 @@ class Scanner:
         if not wanted:
             self._settle(claim, "fetched_at", bytes=0)
             return Inspection()
+        began = perf_counter()
         async with self.fetcher.fetch(replace(plan, wants=wanted)) as pack:
+            SCAN_SECONDS.note(perf_counter() - began, stage="fetch")
             self._settle(claim, "fetched_at", bytes=pack.size)
             hash_size = len(wanted[0]) // 2
             async with inspecting:
-                return await _in_thread(self.inspector.inspect, pack, hash_size)
+                with SCAN_SECONDS.timed(stage="match"):
+                    return await _in_thread(self.inspector.inspect, pack, hash_size)
 
     def _settle(self, claim: Claim, moment: str, **values: Any) -> None:
         with self.engine.begin() as connection:
@@ -228,8 +248,10 @@ class Scanner:
         inspection: Inspection,
         judged: Judged,
         heads: Sequence[str],
-    ) -> bool:
+    ) -> tuple[int, bool]:
+        """Commit the verdict; returns its time by the database, and whether a leak was met."""
         with self.engine.begin() as connection:
+            proved_at = now_ms(connection)
             met = self.judge.record(connection, claim.row, judged)
             if not set(inspection.partial) - {_ORPHANS_GONE}:
                 scans.remember_heads(
@@ -240,14 +262,14 @@ class Scanner:
                 scans_table,
                 claim,
                 "partial" if inspection.partial else leases.DONE,
-                proved_at=now_ms(connection),
+                proved_at=proved_at,
                 objects=inspection.objects,
                 partial=list(inspection.partial),
                 sealed=None,
                 error=None,
             ):
                 raise LeaseLostError("The scan belongs to another worker now.")
-        return bool(met)
+        return proved_at, bool(met)
 
     def _give_back(self, claim: Claim, said: str, error: Exception) -> None:
         final = isinstance(error, FinalError)
@@ -267,7 +289,9 @@ class Scanner:
                     connection, scans_table, claim, said, self.patience, blame=blame
                 )
             if state == leases.PARKED:
-                _audit_parked(connection, {**claim.row, "error": said})
+                _end_parked(connection, {**claim.row, "error": said})
+        if state != leases.PARKED:
+            outcomes.count(claim.row, "lost" if state is None else "retried")
 
 
 async def _in_thread(call: Callable[..., T], *arguments: Any) -> T:
@@ -311,5 +335,6 @@ def _is_zero(object_id: str | None) -> bool:
     return not object_id or not object_id.strip("0")
 
 
-def _audit_parked(connection: Connection, row: Mapping[str, Any]) -> None:
+def _end_parked(connection: Connection, row: Mapping[str, Any]) -> None:
+    outcomes.tell_parked(row)
     audit.record(connection, AuditAction.SCAN_PARKED, correlation_id=row["id"], error=row["error"])

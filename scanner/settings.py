@@ -111,6 +111,8 @@ class Settings(BaseSettings):
     ready_lag_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     ready_grace_seconds: float = Field(default=60.0, ge=0, allow_inf_nan=False)
     min_free_bytes: int = Field(default=64 << 20, ge=0)
+    metrics_open: bool = False
+    metrics_port: int = Field(default=0, ge=0, le=65535)
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     unknown_days: float = Field(default=90.0, gt=0, allow_inf_nan=False)
@@ -189,6 +191,11 @@ class Settings(BaseSettings):
     def secret_file(self, name: str) -> Path:
         """Where a secret that was made here lives."""
         return self.data_dir / "keys" / name
+
+    @property
+    def metrics_dir(self) -> Path:
+        """Where the services count."""
+        return self.data_dir / "metrics"
 
     @property
     def is_embedded_broker(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from billiard import current_process
 from celery import Celery
 from celery.signals import worker_process_init, worker_shutdown
 
+from scanner import metrics
 from scanner.bootstrap import Services
 from scanner.db import audit, heartbeats, late
 from scanner.db.leases import is_ready
@@ -78,6 +80,8 @@ def register(app: Celery, services: Services) -> None:
     def _warm(**_kwargs: object) -> None:
         # Compiled patterns and the parsing child are ready before the first push is.
         services.engine.dispose(close=False)  # its connections are the parent's
+        # The place in the pool, which passes to the next process when this one ends.
+        metrics.become(str(current_process().index))  # type: ignore[attr-defined]
         services.inspector.warm()
 
     @worker_shutdown.connect(weak=False)

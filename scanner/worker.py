@@ -14,6 +14,7 @@ from kombu.transport import get_transport_cls
 
 from scanner.embedded import broker
 from scanner.errors import ConfigurationError
+from scanner.metrics import WAKES_FAILED
 from scanner.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -126,4 +127,5 @@ class CeleryWaker:
             with producers[self._broker].acquire(block=True, timeout=_WAKE_SECONDS) as producer:
                 self._app.send_task(task, producer=producer, expires=60, retry=False)
         except (KombuError, OSError) as error:
+            WAKES_FAILED.add()
             log.warning("the broker did not take a wake for %s: %s", task, type(error).__name__)

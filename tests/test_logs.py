@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.StringIO]]:
     """Configure logging as a service does; afterwards it is the tests' own again."""
     root = logging.getLogger()
-    kept = (root.handlers[:], root.level, logging.raiseExceptions)
+    kept = (root.handlers[:], root.level, logging.raiseExceptions, logging.lastResort)
     hooks = (sys.excepthook, threading.excepthook)
 
     def configure(out: io.StringIO | None = None, **options: Any) -> io.StringIO:
@@ -45,7 +45,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.Str
         return stream
 
     yield configure
-    root.handlers[:], root.level, logging.raiseExceptions = kept
+    root.handlers[:], root.level, logging.raiseExceptions, logging.lastResort = kept
     root.setLevel(kept[1])  # forgets what was decided for the levels before
     sys.excepthook, threading.excepthook = hooks
     logging.captureWarnings(capture=False)
@@ -278,6 +278,15 @@ def test_what_nobody_catches_is_a_line(lines: Lines) -> None:
     assert (first["level"], first["error"], second["error"]) == ("critical", *["ValueError"] * 2)
     assert "old habits" in third["event"]
     assert hidden not in json.dumps(lines())
+
+
+def test_a_logger_that_keeps_to_itself_is_heard_as_well(lines: Lines) -> None:
+    hermit = logging.getLogger("hermit")
+    hermit.propagate = False
+    hermit.info("nothing")
+    hermit.error("process %r exited", "x")
+    (line,) = lines()
+    assert (line["logger"], line["event"]) == ("hermit", "process 'x' exited")
 
 
 def test_arguments_that_do_not_fit_lose_nothing_but_themselves(lines: Lines) -> None:

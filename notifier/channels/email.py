@@ -89,6 +89,8 @@ class EmailChannel:
             message["Message-ID"] = notice.message_id
             message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
             message["X-Auto-Response-Suppress"] = "All"  # the same for Exchange
+            if notice.correlation_id is not None:
+                message["X-Patrol-Correlation-Id"] = notice.correlation_id
             if notice.reply_to is not None:
                 if _ADDRESS.fullmatch(notice.reply_to):
                     message["Reply-To"] = notice.reply_to

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import click
 import uvicorn
 
-from scanner import logs
+from scanner import logs, metrics
 from scanner.bootstrap import Services
 from scanner.commands.common import services
 from scanner.db.upgrade import upgrade_database
 from scanner.embedded import mail_catcher
 from scanner.embedded.ports import check_port_free
 from scanner.embedded.supervisor import Supervisor, die_with_parent, mail_directory
+from scanner.keyring import prepare_data_dir
+from scanner.settings import Settings
 from scanner.tasks import register, seal_all
 from scanner.web.app import create_app
+from scanner.web.scrape import serve_alone
 from scanner.worker import CeleryWaker, make_app
 
 
@@ -29,6 +33,20 @@ def _prepare(role: str) -> Services:
     redact = None if role == "mail" else built.matcher.redact
     logs.configure(role, style=settings.log_format, level=settings.log_level, redact=redact)
     return built
+
+
+def _start_counting(role: str, settings: Settings) -> Path:
+    prepare_data_dir(settings.metrics_dir)
+    return metrics.start(settings.metrics_dir, role)
+
+
+def _show_counts(role: str, settings: Settings) -> None:
+    """Count, and show it at a port of this process's own where one is set."""
+    service = _start_counting(role, settings)
+    # Under `patrol up` the web process shows the counts of all.
+    if settings.metrics_port and "PATROL_SUPERVISED" not in os.environ:
+        check_port_free(settings.host, settings.metrics_port, "PATROL_METRICS_PORT")
+        serve_alone(settings, service)
 
 
 @click.command()
@@ -81,6 +99,7 @@ def web() -> None:
     built = _prepare("web")
     settings = built.settings
     check_port_free(settings.host, settings.port, "PATROL_PORT")
+    _start_counting("web", settings)
     app = create_app(built, CeleryWaker(make_app(settings)))
     # Its own logging would show paths and queries; web/access.py tells of each request instead.
     uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False)
@@ -92,11 +111,12 @@ def worker(concurrency: int) -> None:
     """Take work from the database, woken by the broker."""
     built = _prepare("worker")
     check_settings(built)
+    _show_counts("worker", built.settings)
     app = make_app(built.settings)
     register(app, built)
     app.worker_main(
-        ["worker", f"--concurrency={concurrency}", "--loglevel=WARNING", "--without-gossip",
-         "--without-mingle", "--without-heartbeat"]
+        ["--quiet", "worker", f"--concurrency={concurrency}", "--loglevel=WARNING",
+         "--without-gossip", "--without-mingle", "--without-heartbeat"]
     )  # fmt: skip
 
 
@@ -104,6 +124,7 @@ def worker(concurrency: int) -> None:
 def beat() -> None:
     """Tick every second: due watches, lost work, sealing."""
     built = _prepare("beat")
+    _show_counts("beat", built.settings)
     app = make_app(built.settings)
     app.Beat(loglevel="WARNING", quiet=True).run()
 

@@ -5,17 +5,30 @@ Read at each scrape and each readiness probe, so every query here is answered fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, and_, case, func, or_, select
+from sqlalchemy import Connection, Table, and_, case, func, literal, or_, select
 
 from scanner.db.clock import now_ms
 from scanner.db.heartbeats import ages
+from scanner.db.lanes import Lane
 from scanner.db.leases import PARKED, PENDING, RUNNING
-from scanner.db.schema import audit_queue, incidents, outbox, scans, store_freezes
+from scanner.db.schema import (
+    audit_queue,
+    incidents,
+    outbox,
+    scans,
+    sealed_candidates,
+    store_freezes,
+)
 
-WORK: Mapping[str, Table] = {"scans": scans, "incidents": incidents, "notices": outbox}
+WORK: Mapping[str, Table] = {
+    "scans": scans,
+    "sealed": sealed_candidates,
+    "incidents": incidents,
+    "notices": outbox,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +37,9 @@ class Queue:
     0 when there is none."""
 
     name: str
+    lane: str  # of scans: who waits for them; "" elsewhere
     ready: int
     oldest_ms: int
-    parked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,7 @@ class Vitals:
 
     at: int  # the database's time
     queues: tuple[Queue, ...]
+    parked: Mapping[str, int]  # rows that wait for a person, by the name of their work
     heartbeats: Mapping[str, int]
     frozen: tuple[str, ...]  # stores
     unsealed: int  # audit events
@@ -52,24 +66,39 @@ def read_vitals(connection: Connection) -> Vitals:
     unsealed = connection.execute(select(func.count()).select_from(audit_queue)).scalar_one()
     return Vitals(
         at=now,
-        queues=tuple(_queue(connection, name, table, now) for name, table in WORK.items()),
+        queues=tuple(
+            queue for name, table in WORK.items() for queue in _queues(connection, name, table, now)
+        ),
+        parked={name: _parked(connection, table) for name, table in WORK.items()},
         heartbeats=ages(connection, now),
         frozen=tuple(frozen.scalars()),
         unsealed=unsealed,
     )
 
 
-def _queue(connection: Connection, name: str, table: Table, now: int) -> Queue:
+def _queues(connection: Connection, name: str, table: Table, now: int) -> Iterator[Queue]:
     since = case((table.c.state == PENDING, table.c.available_at), else_=table.c.lease_until)
-    ready, oldest = connection.execute(
-        select(func.count(), func.min(since)).where(
+    number = table.c.priority if table is scans else literal(None)
+    found = connection.execute(
+        select(number.label("lane"), func.count(), func.min(since))
+        .where(
             or_(
                 and_(table.c.state == PENDING, table.c.available_at <= now),
                 and_(table.c.state == RUNNING, table.c.lease_until < now),
             )
         )
-    ).one()
-    parked = connection.execute(
-        select(func.count()).select_from(table).where(table.c.state == PARKED)
-    ).scalar_one()
-    return Queue(name, ready, max(0, now - oldest) if ready else 0, parked)
+        .group_by("lane")
+    )
+    seen: dict[int | None, tuple[int, int]] = {
+        lane: (ready, max(0, now - oldest)) for lane, ready, oldest in found
+    }
+    if table is scans:
+        for lane in Lane:
+            yield Queue(name, lane.name.lower(), *seen.get(lane, (0, 0)))
+    else:
+        yield Queue(name, "", *seen.get(None, (0, 0)))
+
+
+def _parked(connection: Connection, table: Table) -> int:
+    query = select(func.count()).select_from(table).where(table.c.state == PARKED)
+    return connection.execute(query).scalar_one()

@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 
 from notifier.errors import DeliveryError
 from notifier.notice import Notice
 from notifier.notify import Channel, notify
 from notifier.render import Renderer
+from scanner.correlation import correlated
 from scanner.db import audit, leases
 from scanner.db.clock import now_ms
+from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
-from scanner.db.schema import outbox
+from scanner.db.schema import incidents, outbox
 from scanner.db.work import taken
 from scanner.deadline import Deadline
 from scanner.errors import name_of
+from scanner.metrics import NOTICES
 from scanner.model import AuditAction
 
 log = logging.getLogger(__name__)
@@ -52,12 +55,22 @@ class Deliverer:
                         leases.hand_back(connection, outbox, claim)
                 # We may have been paused: then another worker sends this one.
                 elif leases.renew(self.engine, outbox, [claim], self.patience):
-                    self._send(claim)
+                    correlation_id = self._correlation_of(claim.row)
+                    with correlated(correlation_id):
+                        self._send(claim, correlation_id)
         return work.found
 
-    def _send(self, claim: Claim) -> None:
+    def _correlation_of(self, row: Mapping[str, Any]) -> str | None:
+        """The id of the scan that opened the notice's incident; an alarm may have none."""
+        if row["incident_id"] is None:
+            return None
+        query = select(incidents.c.correlation_id).where(incidents.c.id == row["incident_id"])
+        with reader(self.engine).connect() as connection:
+            return str(connection.execute(query).scalar_one())
+
+    def _send(self, claim: Claim, correlation_id: str | None) -> None:
         try:
-            notice = self._notice(claim.row)
+            notice = self._notice(claim.row, correlation_id)
             subject = notify(notice, self.channel, self.renderer)
         except DeliveryError as error:
             self._failed(claim, str(error), permanent=error.permanent)
@@ -77,6 +90,9 @@ class Deliverer:
                 error=None,
             ):
                 _audit(connection, AuditAction.NOTICE_DELIVERED, claim.row, to=notice.to)
+        # Also when another worker has the row by now: it went out, and may do so twice.
+        log.info("notice %s is delivered", claim.id, extra={"kind": claim.row["kind"]})
+        NOTICES.add(kind=claim.row["kind"], outcome="delivered")
 
     def _failed(
         self, claim: Claim, said: str, *, permanent: bool = False, blame: bool = False
@@ -90,8 +106,10 @@ class Deliverer:
                 state = leases.release(connection, outbox, claim, said, self.patience, blame=blame)
             if state == leases.PARKED:
                 _audit_failure(connection, {**claim.row, "error": said})
+        if state == leases.PENDING:
+            NOTICES.add(kind=claim.row["kind"], outcome="retried")
 
-    def _notice(self, row: Mapping[str, Any]) -> Notice:
+    def _notice(self, row: Mapping[str, Any], correlation_id: str | None) -> Notice:
         stored = row["notice"]
         context = dict(stored["context"])
         if row["kind"] == "leak":
@@ -106,12 +124,14 @@ class Deliverer:
                 # Stable over attempts: a second copy after a crash is recognised as the same mail.
                 "message_id": f"<{row['id']}@{self.message_domain}>",
                 "context": context,
+                "correlation_id": correlation_id,
             }
         )
 
 
 def _audit_failure(connection: Connection, row: Mapping[str, Any]) -> None:
     _audit(connection, AuditAction.NOTICE_FAILED, row, error=row["error"])
+    NOTICES.add(kind=row["kind"], outcome="parked")
 
 
 def _audit(

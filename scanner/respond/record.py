@@ -9,6 +9,7 @@ from scanner.db.clock import now_ms
 from scanner.db.leases import Claim
 from scanner.db.schema import incidents as table
 from scanner.incident import Phase, advance
+from scanner.metrics import HIT_TO_REVOKED
 from scanner.model import AuditAction
 from scanner.respond.tell import enqueue_leak_notice
 
@@ -38,4 +39,6 @@ def record_outcome(engine: Engine, claim: Claim, *, ours: bool) -> Phase | None:
         enqueue_leak_notice(
             connection, row, outcome="revoked" if ours else "already_revoked", revoked_at=now
         )
+    if ours:
+        HIT_TO_REVOKED.note((now - row["opened_at"]) / 1000)
     return phase

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from scanner.correlation import correlated
 from scanner.db import audit, leases, outbox, sealed
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
@@ -18,8 +19,10 @@ from scanner.db.work import taken
 from scanner.deadline import Deadline
 from scanner.errors import ConfigurationError, FinalError, PatrolError, name_of
 from scanner.incident import Phase
+from scanner.metrics import INCIDENTS, REVOCATIONS
 from scanner.model import AuditAction, Secret
 from scanner.ports import TokenStore
+from scanner.prove import question
 from scanner.respond.decide import commit_intent, wait_if_frozen
 from scanner.respond.record import record_outcome
 
@@ -47,20 +50,26 @@ class Responder:
                 if deadline is not None and deadline.is_over:
                     self._hand_back(claim)
                     continue
-                try:
-                    self._respond(claim)
-                except FinalError as error:
-                    self._park(claim, str(error))
-                except PatrolError as error:
-                    self._give_back(claim, str(error))
-                except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
-                    self._give_back(claim, name_of(error))
+                with correlated(claim.row["correlation_id"]):
+                    self._try(claim)
         return work.found
+
+    def _try(self, claim: Claim) -> None:
+        try:
+            self._respond(claim)
+        except FinalError as error:
+            self._park(claim, str(error))
+        except PatrolError as error:
+            self._give_back(claim, str(error))
+        except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
+            self._give_back(claim, name_of(error))
 
     def _respond(self, claim: Claim) -> None:
         phase: Phase | None = Phase(claim.row["phase"])
         if phase is Phase.OPEN:
             phase = commit_intent(self.engine, claim, self.patience)
+            if phase is not None:
+                _tell_decided(claim, phase)
         elif self._must_wait(claim):  # decided before the store was frozen
             return
         if phase is not Phase.REVOKING:
@@ -69,8 +78,13 @@ class Responder:
         if store is None:
             raise ConfigurationError(f"The store {claim.row['store']} is not configured.")
         # The act: one update, alone, that carries its cause. Repeating it after a kill is safe.
-        ours = store.revoke(claim.row["token_id"], claim.id, secret=self._secret(store, claim))
-        record_outcome(self.engine, claim, ours=ours)
+        secret = self._secret(store, claim)
+        with question(store, "revoke"):
+            ours = store.revoke(claim.row["token_id"], claim.id, secret=secret)
+        phase = record_outcome(self.engine, claim, ours=ours)
+        if phase is not None:
+            log.info("incident %s: %s", claim.id, phase.value)
+            REVOCATIONS.add(outcome=phase.value)
 
     def _secret(self, store: TokenStore, claim: Claim) -> Secret | None:
         """The raw token, for a store that can revoke only with it."""
@@ -97,6 +111,7 @@ class Responder:
         log.warning("incident %s: %s", claim.id, said)
         with self.engine.begin() as connection:
             leases.release(connection, incidents, claim, said, self.patience)
+        REVOCATIONS.add(outcome="retried")
 
     def _park(self, claim: Claim, said: str) -> None:
         with self.engine.begin() as connection:
@@ -104,9 +119,19 @@ class Responder:
                 _tell_parked(connection, {**claim.row, "fence": claim.fence, "error": said})
 
 
+def _tell_decided(claim: Claim, phase: Phase) -> None:
+    validity = claim.row["validity"]
+    log.info("incident %s: %s", claim.id, phase.value, extra={"validity": validity})
+    INCIDENTS.add(validity=validity)
+    if phase is not Phase.REVOKING:  # nothing is to be done at a store
+        REVOCATIONS.add(outcome=phase.value)
+
+
 def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
     """A leak whose response stopped must not lie about unseen: the operator is told."""
-    log.error("incident %s is parked: %s", row["id"], row["error"])
+    with correlated(row["correlation_id"]):
+        log.error("incident %s is parked: %s", row["id"], row["error"])
+    REVOCATIONS.add(outcome="parked")
     audit.record(
         connection,
         AuditAction.RESPONSE_PARKED,

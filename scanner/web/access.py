@@ -10,6 +10,8 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from scanner.metrics import HTTP_REQUESTS, HTTP_SECONDS
+
 log = logging.getLogger(__name__)
 
 _NO_ROUTE = "none"
@@ -46,6 +48,8 @@ class AccessLog:
 def _note(scope: Scope, status: int, seconds: float) -> None:
     route = getattr(scope.get("route"), "path", _NO_ROUTE)
     method = scope["method"] if scope["method"] in _METHODS else "other"
+    HTTP_REQUESTS.add(method=method, route=route, status=str(status))
+    HTTP_SECONDS.note(seconds, route=route)
     log.log(
         logging.DEBUG if route in _PROBES and status < 500 else logging.INFO,
         "request",

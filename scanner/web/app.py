@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from scanner import __version__
 from scanner.bootstrap import Services
 from scanner.ports import Waker
-from scanner.web import accounts, api, health, hooks, introspection, tokens
+from scanner.web import accounts, api, health, hooks, introspection, scrape, tokens
 from scanner.web.access import AccessLog
 from scanner.web.caching import NoStore
 from scanner.web.errors import answer_errors
@@ -26,6 +26,7 @@ def create_app(services: Services, waker: Waker) -> FastAPI:
     app.include_router(accounts.routes(services))
     app.include_router(introspection.routes(services))
     app.include_router(health.routes(services))
+    app.include_router(scrape.routes(services))
 
     @app.get("/")
     def index() -> dict[str, str]:

@@ -18,12 +18,14 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from scanner.bootstrap import Services
+from scanner.db import sealkeys
 from scanner.db.engine import reader
 from scanner.db.heartbeats import BEAT, WORKER
-from scanner.db.keycheck import key_problem
+from scanner.db.keycheck import key_problem, missing_peppers
 from scanner.db.upgrade import has_current_schema
 from scanner.db.vitals import Vitals, read_vitals
 from scanner.errors import name_of
@@ -70,12 +72,15 @@ class Readiness:
         if monotonic() - self._looked < _FRESH_SECONDS:
             return self._state
         if self._look is None or self._look.done():
-            self._look = asyncio.create_task(asyncio.to_thread(self._examine))
+            self._look = asyncio.create_task(self._renew())
         try:
             # The look goes on when we stop waiting: the next probe waits for the same one.
-            state = await asyncio.wait_for(asyncio.shield(self._look), _PATIENCE_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(self._look), _PATIENCE_SECONDS)
         except TimeoutError:
             return State(("database",))
+
+    async def _renew(self) -> State:
+        state = await asyncio.to_thread(self._examine)
         if state.reasons != self._state.reasons:
             log.warning("readiness changed: %s", ", ".join(state.reasons) or "ready")
         self._state, self._looked = state, monotonic()
@@ -87,22 +92,23 @@ class Readiness:
             with reader(self._engine).connect() as connection:
                 if not has_current_schema(connection):
                     return State((*reasons, "schema"))
-                settings = self._services.settings
-                rings = {
-                    "pepper": settings.pepper_ring,
-                    "fingerprint": settings.fingerprint_ring,
-                    "seal": settings.seal_ring,
-                }
-                for purpose, ring in rings.items():
-                    if key_problem(connection, purpose, ring, may_be_all_new=purpose == "seal"):
-                        reasons.append("keys")
-                        break
+                if self._has_wrong_keys(connection):
+                    reasons.append("keys")
                 vitals = read_vitals(connection)
         except SQLAlchemyError as error:
             log.warning("the database did not answer a probe: %s", name_of(error))
             return State((*reasons, "database"))
         reasons += self._silence(vitals)
         return State(tuple(reasons), ("frozen",) if vitals.frozen else ())
+
+    def _has_wrong_keys(self, connection: Connection) -> bool:
+        settings = self._services.settings
+        return bool(
+            key_problem(connection, "pepper", settings.pepper_ring)
+            or key_problem(connection, "fingerprint", settings.fingerprint_ring)
+            or key_problem(connection, sealkeys.PURPOSE, settings.seal_ring, may_be_all_new=True)
+            or missing_peppers(connection, settings.pepper_ring)
+        )
 
     def _disk(self) -> Iterator[str]:
         settings = self._services.settings

@@ -85,7 +85,7 @@ def everything(folder: Path, *, but: tuple[str, ...]) -> dict[str, bytes]:
         name = str(path.relative_to(folder))
         if path.is_file() and not name.startswith(but):
             found[name] = path.read_bytes()
-            if path.suffix == ".db":
+            if found[name].startswith(b"SQLite format 3"):
                 with sqlite3.connect(path) as database:
                     found[f"{name} (rows)"] = "\n".join(database.iterdump()).encode()
                 database.close()

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 from sqlalchemy import event as hooks
 
 from scanner.db import freezes, heartbeats
 from scanner.db.clock import now_ms
+from scanner.db.schema import digest_chains, key_checks, scans, tokens
 from scanner.db.schema import heartbeats as beats
-from scanner.db.schema import key_checks, scans
 
 
 @pytest.fixture
@@ -85,6 +85,17 @@ def test_a_key_that_is_not_this_databases(grown, purpose: str) -> None:
     grown.readiness(*([] if purpose == "seal" else ["keys"]))
 
 
+def test_a_pepper_that_tokens_were_digested_with_and_we_lack(grown) -> None:
+    grown.issue()
+    grown.readiness()
+    write(grown, update(tokens).values(key_id="k1>k9"))
+    grown.readiness()  # no chain says so
+    write(grown, insert(digest_chains).values(key_id="k1>k9", created_at=0))
+    grown.readiness("keys")
+    write(grown, update(tokens).values(key_id=grown.services.settings.pepper_ring[0].id))
+    grown.readiness()
+
+
 def test_work_that_nobody_takes(grown, event: Callable[..., bytes]) -> None:
     assert grown.deliver(event()).status_code == 202
     grown.readiness()
@@ -147,7 +158,7 @@ def test_a_storm_of_probes_is_one_look_a_second(site) -> None:
     looks: list[str] = []
 
     def count(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if "alembic_version" in statement:
+        if statement.startswith("SELECT alembic_version"):
             looks.append(statement)
 
     hooks.listen(site.services.engine, "before_cursor_execute", count)
@@ -159,4 +170,4 @@ def test_a_storm_of_probes_is_one_look_a_second(site) -> None:
     finally:
         hooks.remove(site.services.engine, "before_cursor_execute", count)
     assert {answer.status_code for answer in answers} == {200}
-    assert len(looks) <= 2 * (seconds + 1)  # one look may ask twice
+    assert 1 <= len(looks) <= seconds + 1
