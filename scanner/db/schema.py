@@ -308,6 +308,14 @@ heartbeats = Table(
     Column("at", BigInteger, nullable=False),
 )
 
+# When the newest alarm of each kind goes out: there is at most one an hour.
+alarm_turns = Table(
+    "alarm_turns",
+    metadata,
+    Column("topic", String(32), primary_key=True),
+    Column("due_at", BigInteger, nullable=False),
+)
+
 outbox = Table(
     "outbox",
     metadata,

@@ -107,6 +107,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name"),
     )
 
+    op.create_table(
+        "alarm_turns",
+        sa.Column("topic", sa.String(length=32), nullable=False),
+        sa.Column("due_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("topic"),
+    )
+
     where = sa.text("state = 'pending' AND attempts > 0")
     for table in ("scans", "incidents", "sealed_candidates", "outbox"):
         op.create_index(
