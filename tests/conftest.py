@@ -28,7 +28,7 @@ from scanner.model import FetchPlan
 from scanner.patterns.generate import generate
 from scanner.patterns.loader import load
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.databases"]
 
 
 class Repository:

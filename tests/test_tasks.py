@@ -19,7 +19,6 @@ from scanner.bootstrap import Services
 from scanner.db.audit import record, verify
 from scanner.db.engine import reader
 from scanner.db.schema import incidents, outbox, scans, tokens, watches
-from scanner.db.upgrade import upgrade_database
 from scanner.db.watches import add_watch
 from scanner.embedded.git_server import GitServer
 from scanner.matcher.mask import mask
@@ -39,7 +38,6 @@ class Room:
 
     def __init__(self, **values: Any) -> None:
         self.services = Services(load_settings(values))
-        upgrade_database(self.services.engine)
         self.app: Celery = make_app(self.services.settings)
         register(self.app, self.services)
         self.queue = Path(values["data_dir"]) / "broker" / "queue"
@@ -68,11 +66,11 @@ class Room:
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Iterator[Callable[..., Room]]:
+def build(tmp_path: Path, database_url: str) -> Iterator[Callable[..., Room]]:
     built: list[Room] = []
 
     def make(**values: Any) -> Room:
-        built.append(Room(data_dir=tmp_path / "data", **values))
+        built.append(Room(data_dir=tmp_path / "data", database_url=database_url, **values))
         return built[-1]
 
     yield make

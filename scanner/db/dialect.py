@@ -41,6 +41,12 @@ def upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.I
     return insert(table).execution_options(preserve_rowcount=True)
 
 
+def wait_for_locks(connection: Connection) -> None:
+    """Let this transaction wait for locks as long as it takes, whatever the engine's bound is."""
+    if connection.dialect.name == POSTGRESQL:
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+
+
 def lock_alone(connection: Connection, lock: int) -> None:
     """Wait until no other transaction holds `lock`, and hold it until this one ends.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
 
 from scanner.db.dialect import POSTGRESQL, SQLITE
@@ -30,8 +30,13 @@ _CONNECT_SECONDS = 10
 _ANSWER_MS = 30_000  # a server that does not acknowledge for so long is gone
 _MOST_CONNECTIONS = 25  # a process; the web process answers 40 requests at once
 
+_IDLE_MS = 60_000  # between two statements of a transaction: its process hangs, or its machine died
+
 _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+# What a process holds that was paused, or whose machine is gone, must not stop all others.
+_BOUNDED = f"""SELECT set_config('lock_timeout', '{_BUSY_TIMEOUT_MS}', false),
+    set_config('idle_in_transaction_session_timeout', '{_IDLE_MS}', false)"""
 
 
 def create_database_engine(url: str) -> Engine:
@@ -66,13 +71,23 @@ def _postgresql_engine(url: URL) -> Engine:
         },
     )
     event.listen(engine, "connect", _configure_postgresql)
+    event.listen(engine, "handle_error", _hide_values)
     return engine
 
 
 def _configure_postgresql(connection: Any, _record: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_DURABLE)
+        cursor.execute(_BOUNDED)
     connection.commit()
+
+
+def _hide_values(context: ExceptionContext) -> None:
+    """Cut what PostgreSQL says in detail from an error: it repeats the rows' values."""
+    shown = context.sqlalchemy_exception
+    for error in (context.original_exception, shown):
+        if error is not None and error.args:
+            error.args = (str(error.args[0]).partition("\nDETAIL:")[0], *error.args[1:])
 
 
 def _sqlite_engine(url: URL) -> Engine:

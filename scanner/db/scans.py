@@ -108,11 +108,13 @@ def accept_due_watches(connection: Connection) -> int:
         .order_by(watches.c.next_due)
         .limit(_MOST_DUE)
         .with_for_update(skip_locked=True)
-    ).all()
+    ).all()  # what another beat holds is being accepted
+    accepted = 0
     for watch in due:
         # A round that has not ended reads all there is by then: behind it, none piles up.
         if not _is_being_scanned(connection, watch.id):
-            request_watch_scan(connection, watch.id, watch.repository_id, watch.next_due)
+            made = request_watch_scan(connection, watch.id, watch.repository_id, watch.next_due)
+            accepted += made is not None
         # The next due time stays on the schedule's grid; missed rounds are one late round.
         missed = (now - watch.next_due) // watch.every_ms
         connection.execute(
@@ -120,7 +122,7 @@ def accept_due_watches(connection: Connection) -> int:
             .where(watches.c.id == watch.id, watches.c.next_due == watch.next_due)
             .values(next_due=watch.next_due + (missed + 1) * watch.every_ms)
         )
-    return len(due)
+    return accepted
 
 
 def _is_being_scanned(connection: Connection, watch_id: str) -> bool:

@@ -14,9 +14,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from scanner.db.dialect import UPGRADE_LOCK, lock_alone
+from scanner.db.dialect import UPGRADE_LOCK, lock_alone, wait_for_locks
 from scanner.db.engine import reader
 from scanner.errors import ConfigurationError
+
+_NOT_ALLOWED = "42501"  # PostgreSQL: insufficient_privilege
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -38,6 +40,7 @@ def upgrade_database(engine: Engine) -> None:
 
 def upgrade(connection: Connection) -> None:
     """The same, within the caller's transaction."""
+    wait_for_locks(connection)
     lock_alone(connection, UPGRADE_LOCK)
     config = _config(connection)
     present = MigrationContext.configure(connection).get_current_revision()
@@ -68,13 +71,20 @@ def is_current(engine: Engine) -> bool:
 
 @contextmanager
 def refuse_unreadable() -> Iterator[None]:
-    """Turn what SQLite says of a file that is no database into a `ConfigurationError`."""
+    """Turn what another try cannot mend into a `ConfigurationError`: a file that is no database,
+    a user who may not make tables."""
     try:
         yield
     except OperationalError:
         raise  # busy, or away: another time it may be well
     except DatabaseError as error:
+        cause = str(error.orig).partition("\n")[0]
+        if getattr(error.orig, "sqlstate", None) == _NOT_ALLOWED:
+            raise ConfigurationError(
+                f"The database refuses its user ({cause}); make the user of PATROL_DATABASE_URL "
+                "the owner of the database."
+            ) from None
         raise ConfigurationError(
-            f"The database cannot be read ({error.orig}); restore a back-up, or set "
+            f"The database cannot be read ({cause}); restore a back-up, or set "
             "PATROL_DATABASE_URL or PATROL_DATA_DIR to another place."
         ) from None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, select
 
 from scanner.db import audit
 from scanner.db.clock import now_ms, to_iso
+from scanner.db.dialect import upsert
 from scanner.db.scans import repository_id, request_watch_scan
 from scanner.db.schema import new_id, repositories, watches
 from scanner.errors import FinalError
@@ -23,20 +24,21 @@ def add_watch(
     if every_seconds < _SHORTEST_SECONDS:
         raise FinalError(f"Scans of one repository are at least {_SHORTEST_SECONDS} second apart.")
     repository = repository_id(connection, host, name)
-    known = connection.execute(select(watches.c.id).where(watches.c.repository_id == repository))
-    if known.scalar_one_or_none() is not None:
-        raise FinalError(f"{name} is watched already.")
     now = now_ms(connection)
     watch_id = new_id()
-    connection.execute(
-        insert(watches).values(
+    added = connection.execute(
+        upsert(connection, watches)
+        .values(
             id=watch_id,
             repository_id=repository,
             every_ms=round(every_seconds * 1000),
             next_due=now,
             created_at=now,
         )
+        .on_conflict_do_nothing(index_elements=["repository_id"])
     )
+    if added.rowcount != 1:
+        raise FinalError(f"{name} is watched already.")
     audit.record(
         connection,
         AuditAction.WATCH_ADDED,

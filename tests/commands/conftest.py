@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from sqlalchemy import select
 
 from scanner.bootstrap import Services
 from scanner.cli import main
+from scanner.db.dialect import SQLITE
 from scanner.db.schema import incidents, scans
 from scanner.db.verdicts import Finding, record_findings
 from scanner.model import LocatedCandidate, ObjectKind, Place
 from scanner.settings import load_settings
 from scanner.sources.github_push import Push
+from tests.databases import Databases
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,10 +116,14 @@ def bare(
 
 
 @pytest.fixture
-def patrol(bare: Shell) -> Shell:
+def patrol(bare: Shell, databases: Databases) -> Iterator[Shell]:
     """`patrol` with its database."""
+    url = databases.new(bare.data)
+    if databases.kind != SQLITE:  # which needs no setting: it lies in the data directory
+        bare.set(PATROL_DATABASE_URL=url)
     assert bare("db", "upgrade") == Done(0, "The database is up to date.\n", "")
-    return bare
+    yield bare
+    databases.drop(url)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scanner import __version__
+from tests.servers.postgres import PostgresServer
 
 COMMANDS = [
     "demo", "up", "doctor", "scan", "patterns", "leaks", "audit", "tokens", "owners",
@@ -178,6 +178,19 @@ def test_a_database_address_that_does_not_serve_is_one_sentence(
         assert "hush" not in done.err
 
 
+def test_a_postgresql_database_that_is_not_there_is_one_sentence(
+    bare, postgres_server: PostgresServer
+) -> None:
+    for url, said in (
+        (postgres_server.url("nonesuch"), 'database "nonesuch" does not exist'),
+        (postgres_server.url("postgres", user="ada:hush-hush"), 'role "ada" does not exist'),
+    ):
+        bare.set(PATROL_DATABASE_URL=url)
+        done = bare("tokens", "list")
+        one_sentence(done, said)
+        assert "hush" not in done.err
+
+
 def test_a_wrong_pepper_is_one_sentence_and_nothing_is_answered(patrol) -> None:
     patrol.issue()
     for peppers in ("k1:another-pepper-altogether", "k2:another-pepper-altogether"):
@@ -189,10 +202,14 @@ def test_a_wrong_pepper_is_one_sentence_and_nothing_is_answered(patrol) -> None:
 
 
 def test_a_database_that_lacks_a_table_is_one_sentence(patrol) -> None:
-    with sqlite3.connect(patrol.data / "patrol.db") as holder:
-        holder.execute("DROP TABLE watches")
-    holder.close()
-    one_sentence(patrol("watch", "list"), "The database did not answer .*no such table: watches")
+    services = patrol.services()
+    with services.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE watches")
+    services.engine.dispose()
+    one_sentence(
+        patrol("watch", "list"),
+        'The database did not answer .*(no such table: watches|"watches" does not exist)',
+    )
 
 
 @pytest.mark.parametrize("name", ["PATROL_PORT", "PATROL_LEASE_SECONDS", "PATROL_HOOKS"])

@@ -9,6 +9,9 @@ import pytest
 
 from scanner.db import audit
 from tests.commands.conftest import Shell
+from tests.databases import on_sqlite
+
+pytestmark = on_sqlite  # the installation that moves
 
 
 def test_a_moved_installation_goes_on_with_the_same_keys(

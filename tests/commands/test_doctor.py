@@ -16,6 +16,7 @@ from sqlalchemy import delete, update
 from scanner.db import freezes
 from scanner.db.schema import audit_events, scans
 from scanner.stores.memory import MemoryTokenStore
+from tests.databases import drop_guards, on_sqlite
 from tests.servers.token_service import Fault, TokenService, raw, status
 
 NAMES = [
@@ -106,6 +107,7 @@ def test_a_wrong_pepper(well) -> None:
     assert "restore the right key" in failed["database"]
 
 
+@on_sqlite
 def test_a_database_that_is_none(well) -> None:
     for left in well.data.glob("patrol.db*"):
         left.unlink()
@@ -162,7 +164,7 @@ def test_a_trail_that_was_changed(well) -> None:
     well("watch", "add", "acme/app")
     services = well.services()
     with services.engine.begin() as connection:
-        connection.exec_driver_sql("DROP TRIGGER audit_events_no_delete")
+        drop_guards(connection)
         connection.execute(delete(audit_events))
     services.engine.dispose()
     _, failed = look(well)

@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 
 from scanner.db.schema import audit_events, scans, tokens
 from scanner.tasks import seal_all
+from tests.databases import drop_guards
 
 LISTS = {
     "tokens": ["tokens", "list"],
@@ -227,9 +228,11 @@ def test_verify_says_that_the_trail_is_whole_and_what_was_changed(patrol) -> Non
     sealed = patrol("audit", "verify")
     assert (sealed.code, sealed.lines[0]) == (0, "1 sealed events, 0 not sealed yet.")
     assert re.fullmatch("Newest seal: [0-9a-f]{64}", sealed.lines[1])
-    with patrol.services().engine.begin() as connection:
-        connection.exec_driver_sql("DROP TRIGGER audit_events_no_update")
+    services = patrol.services()
+    with services.engine.begin() as connection:
+        drop_guards(connection)
         connection.execute(update(audit_events).values(actor="nobody"))
+    services.engine.dispose()
     changed = patrol("audit", "verify")
     assert (changed.code, changed.lines[0]) == (1, "PROBLEM: the event of seal 1 was changed")
     assert "The trail is whole." not in changed.out

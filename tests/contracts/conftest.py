@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import update
 
 from scanner.db.clock import from_datetime
+from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.db.engine import create_database_engine
 from scanner.db.schema import owners, tokens
-from scanner.db.upgrade import upgrade_database
 from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
 from scanner.matcher.mask import mask
@@ -27,6 +27,8 @@ from scanner.ports import StoreAbilities, TokenStore
 from scanner.stores.http import open_http_store
 from scanner.stores.memory import MemoryTokenStore
 from scanner.stores.sql import SqlTokenStore, ensure_owner
+from tests.databases import Databases
+from tests.servers.process import free_port
 from tests.servers.token_service import TokenService
 
 RICH = MemoryTokenStore().abilities
@@ -116,15 +118,15 @@ class Bench(Protocol):
 
 
 class SqlBench:
-    """The built-in store, in a database of its own on disk."""
+    """The built-in store, in a database of its own."""
 
-    def __init__(self, folder: Path, pattern: Pattern) -> None:
-        self._folder = folder
+    def __init__(self, databases: Databases, folder: Path, pattern: Pattern) -> None:
+        self._databases, self._folder = databases, folder
         self._pattern = pattern
         self._owners: set[str] = set()
         self._keys = (Key("k2", b"newer" * 8), Key("k1", b"older" * 8))
-        self._engine = create_database_engine(f"sqlite:///{folder / 'patrol.db'}")
-        upgrade_database(self._engine)
+        self._url = databases.new()
+        self._engine = create_database_engine(self._url)
         self.store = SqlTokenStore(self._engine, self._keys)
         before_rotation = SqlTokenStore(self._engine, self._keys[::-1])  # knows the next key
         self._issuers = cycle([before_rotation, self.store])  # some tokens are older than a key
@@ -163,12 +165,17 @@ class SqlBench:
         return self.store.revoke_by_hand(token_id, "Ada")
 
     def take_away(self) -> TokenStore:
-        place = self._folder / "away.db"
-        place.mkdir()  # so that no database can be opened there
-        return SqlTokenStore(create_database_engine(f"sqlite:///{place}"), self._keys)
+        if self._databases.kind == SQLITE:
+            place = self._folder / "away.db"
+            place.mkdir()  # so that no database can be opened there
+            url = f"sqlite:///{place}"
+        else:
+            url = f"postgresql://patrol@127.0.0.1:{free_port()}/patrol"
+        return SqlTokenStore(create_database_engine(url), self._keys)
 
     def close(self) -> None:
         self._engine.dispose()
+        self._databases.drop(self._url)
 
 
 class MemoryBench:
@@ -254,9 +261,13 @@ def new_secret(ruleset: Ruleset) -> NewSecret:
     return lambda: generate(pattern)
 
 
-@pytest.fixture(params=["built-in", "memory", "memory-poor", *STORE_FILES])
+@pytest.fixture(params=[SQLITE, POSTGRESQL, "memory", "memory-poor", *STORE_FILES])
 def bench(
-    request: pytest.FixtureRequest, tmp_path: Path, ruleset: Ruleset, matcher: Matcher
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    ruleset: Ruleset,
+    matcher: Matcher,
+    databases_of: Callable[[str], Databases],
 ) -> Iterator[Bench]:
     pattern = next(p for p in ruleset.patterns if p.id == "npm-access-token")
     if request.param.startswith("memory"):
@@ -266,6 +277,6 @@ def bench(
     if request.param in STORE_FILES:
         made = HttpBench(request.param, tmp_path, pattern, matcher)
     else:
-        made = SqlBench(tmp_path, pattern)
+        made = SqlBench(databases_of(request.param), tmp_path, pattern)
     yield made
     made.close()

@@ -1,10 +1,9 @@
-"""A migrated database of each test's own on disk, and the values that its rooms are fed with."""
+"""Engines on a migrated database of each test's own, and the values that its rooms are fed with."""
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +16,6 @@ from sqlalchemy import Connection, Engine
 
 from scanner.db.engine import create_database_engine
 from scanner.db.scans import PushRow, accept_push, repository_id
-from scanner.db.upgrade import upgrade_database
 from scanner.model import (
     Candidate,
     Checksum,
@@ -35,28 +33,13 @@ ROOT = Path(__file__).parents[2]
 HOST = "https://github.example"
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that every test's database is copied from: migrating takes longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "patrol.db"
-    engine = create_database_engine(f"sqlite:///{path}")
-    upgrade_database(engine)
-    engine.dispose()
-    return path
-
-
 @pytest.fixture
-def database_file(migrated: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(migrated, tmp_path / "patrol.db"))
-
-
-@pytest.fixture
-def connect(database_file: Path) -> Iterator[Callable[[], Engine]]:
+def connect(database_url: str) -> Iterator[Callable[[], Engine]]:
     """Engines on the test's database: each is what another process would have."""
     made: list[Engine] = []
 
     def build() -> Engine:
-        made.append(create_database_engine(f"sqlite:///{database_file}"))
+        made.append(create_database_engine(database_url))
         return made[-1]
 
     yield build

@@ -1,25 +1,28 @@
-"""What an intruder who owns the database file may do to the audit trail, and how it shows."""
+"""What an intruder who owns the database may do to the audit trail, and how it shows."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, create_engine, select, text
+from sqlalchemy.exc import DatabaseError
 
 from scanner.db import audit
+from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.db.engine import reader
 from scanner.db.schema import audit_seals
 from scanner.model import AuditAction
+from tests.databases import drop_guards
 
 
 @pytest.fixture
-def intruder(database_file: Path) -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(database_file)
-    yield connection
-    connection.close()
+def intruder(database_url: str) -> Iterator[Connection]:
+    """Somebody's own way into the database, with none of our rules."""
+    engine = create_engine(database_url)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -37,25 +40,31 @@ def verify(engine: Engine) -> audit.Verification:
         return audit.verify(connection)
 
 
-def drop_guards(intruder: sqlite3.Connection) -> None:
-    for verb in ("update", "delete"):
-        intruder.execute(f"DROP TRIGGER audit_events_no_{verb}")
+AGAIN = (
+    "audit_events SELECT id, 0, action, actor, organisation_id, incident_id, token_id, "
+    "correlation_id, data FROM audit_events"
+)
+CHANGE, REMOVE = "UPDATE audit_events SET actor = 'x'", "DELETE FROM audit_events"
 
 
 @pytest.mark.parametrize(
-    "deed",
+    ("databases", "deed"),
     [
-        "UPDATE audit_events SET actor = 'x'",
-        "DELETE FROM audit_events",
-        "REPLACE INTO audit_events SELECT id, 0, action, actor, organisation_id, incident_id, "
-        "token_id, correlation_id, data FROM audit_events",
+        (SQLITE, CHANGE),
+        (SQLITE, REMOVE),
+        (SQLITE, f"REPLACE INTO {AGAIN}"),
+        (POSTGRESQL, CHANGE),
+        (POSTGRESQL, REMOVE),
+        (POSTGRESQL, f"INSERT INTO {AGAIN} ON CONFLICT (id) DO UPDATE SET at = 0"),
+        (POSTGRESQL, "TRUNCATE audit_events"),
     ],
+    indirect=["databases"],
 )
 def test_the_database_refuses_to_change_an_event(
-    engine: Engine, intruder: sqlite3.Connection, deed: str
+    engine: Engine, intruder: Connection, deed: str
 ) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match="audit events are immutable"):
-        intruder.execute(deed)
+    with pytest.raises(DatabaseError, match="audit events are immutable"):
+        intruder.execute(text(deed))
     intruder.rollback()
     found = verify(engine)
     assert (found.sealed, found.unsealed, found.problems) == (5, 1, ())
@@ -142,26 +151,28 @@ TAMPERING = {
 
 
 @pytest.mark.parametrize("how", TAMPERING)
-def test_tampering_shows(engine: Engine, intruder: sqlite3.Connection, how: str) -> None:
+def test_tampering_shows(engine: Engine, intruder: Connection, how: str) -> None:
     with reader(engine).connect() as connection:
         rows = connection.execute(select(audit_seals).order_by(audit_seals.c.sequence)).all()
     drop_guards(intruder)
     deeds, problems = TAMPERING[how]
     for deed in deeds:
-        intruder.execute(deed, {"third": rows[2].event_id, "fourth": rows[3].event_id})
+        intruder.execute(text(deed), {"third": rows[2].event_id, "fourth": rows[3].event_id})
     intruder.commit()
     assert list(verify(engine).problems) == problems
 
 
 def test_a_tail_that_is_gone_without_a_trace_shows_in_the_head(
-    engine: Engine, intruder: sqlite3.Connection
+    engine: Engine, intruder: Connection
 ) -> None:
     noted = verify(engine).head
     drop_guards(intruder)
-    intruder.execute(
-        "DELETE FROM audit_events WHERE id IN (SELECT event_id FROM audit_seals WHERE sequence > 3)"
-    )
-    intruder.execute("DELETE FROM audit_seals WHERE sequence > 3")
+    for deed in (
+        "DELETE FROM audit_events WHERE id IN "
+        "(SELECT event_id FROM audit_seals WHERE sequence > 3)",
+        "DELETE FROM audit_seals WHERE sequence > 3",
+    ):
+        intruder.execute(text(deed))
     intruder.commit()
     found = verify(engine)
     assert (found.sealed, found.problems) == (3, ())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
 from scanner.db.work import taken
+from tests.databases import on_postgresql
 
 PATIENCE = Patience(lease_ms=60_000, max_attempts=3, max_retries=2)
 HOUR = 3_600_000
@@ -190,6 +190,40 @@ def test_an_overdue_claim_that_nobody_took_still_counts(engine: Engine) -> None:
         assert leases.finish(connection, outbox, held, leases.DONE)
 
 
+@on_postgresql
+def test_claimers_go_around_each_other(engine: Engine, connect: Callable[[], Engine]) -> None:
+    """Nobody waits for another's claim, and what it did not get is free again."""
+    names = [f"{number:02}" for number in range(6)]
+    for name in names:
+        add(engine, name)
+    options: dict[str, Any] = {"limit": 2, "suspect": False}
+    with engine.connect() as first, connect().begin() as second:
+        mine, _ = leases.claim(first, outbox, PATIENCE, **options)
+        second.exec_driver_sql("SET LOCAL lock_timeout = 1")  # ms: no claim waits for a lock
+        other, _ = leases.claim(second, outbox, PATIENCE, **options)
+        assert [held.id for held in mine] == names[:2]
+        assert [held.id for held in other] == names[2:4]
+        first.rollback()
+    assert [held.id for held in claim(engine)] == [*names[:2], *names[4:]]
+
+
+@on_postgresql
+def test_a_claim_that_commits_late_is_no_claim(
+    engine: Engine, connect: Callable[[], Engine]
+) -> None:
+    """Its lease ended before anybody could see it; another worker has the row by then."""
+    add(engine, "a")
+    with engine.connect() as late:
+        (held,), _ = leases.claim(late, outbox, Patience(-1, 3, 2), limit=1, suspect=False)
+        assert claim(connect()) == []
+        late.commit()
+    (other,) = claim(engine, suspect=True)
+    assert (other.attempts, other.fence) == (2, held.fence + 1)
+    with engine.begin() as connection:
+        assert not leases.finish(connection, outbox, held, leases.DONE)
+        assert leases.finish(connection, outbox, other, leases.DONE)
+
+
 def test_threads_never_share_a_row(
     engine: Engine, connect: Callable[[], Engine], at_once: Callable[..., list[Any]]
 ) -> None:
@@ -209,7 +243,7 @@ def test_threads_never_share_a_row(
 
 
 def test_processes_never_share_a_row(
-    engine: Engine, database_file: Path, in_processes: Callable[..., list[str]]
+    engine: Engine, database_url: str, in_processes: Callable[..., list[str]]
 ) -> None:
     names = [f"{number:02}" for number in range(60)]
     for name in names:
@@ -220,7 +254,7 @@ from scanner.db import leases
 from scanner.db.engine import create_database_engine
 from scanner.db.schema import outbox
 from scanner.db.work import taken
-engine = create_database_engine(f"sqlite:///{sys.argv[1]}")
+engine = create_database_engine(sys.argv[1])
 patience = leases.Patience(60_000, 3, 3)
 with engine.connect():
     pass
@@ -235,5 +269,5 @@ while True:
 engine.dispose()
 print(json.dumps(mine))
 """
-    printed = in_processes(program, 2, database_file)
+    printed = in_processes(program, 2, database_url)
     assert sorted(row_id for line in printed for row_id in json.loads(line)) == names

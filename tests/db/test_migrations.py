@@ -16,11 +16,13 @@ from sqlalchemy import Engine, delete, insert, inspect, literal_column, select, 
 from sqlalchemy.sql.expression import ColumnClause, TableClause
 
 from scanner.db import audit, upgrade
+from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.db.engine import create_database_engine, reader
 from scanner.db.schema import audit_events, audit_queue, audit_seals, metadata, outbox, scans
 from scanner.db.upgrade import is_current, upgrade_database
 from scanner.errors import ConfigurationError
 from scanner.model import AuditAction
+from tests.servers.postgres import PostgresServer
 
 MIGRATIONS = Path(upgrade.__file__).parent / "migrations"
 
@@ -36,8 +38,8 @@ EARLIER = [script.revision for script in SCRIPTS[:-1]]
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Engine]:
-    engine = create_database_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+def empty(empty_database_url: str) -> Iterator[Engine]:
+    engine = create_database_engine(empty_database_url)
     yield engine
     engine.dispose()
 
@@ -49,11 +51,28 @@ def migrate(engine: Engine, revision: str) -> None:
         command.upgrade(made, revision)
 
 
+SHAPE = {
+    SQLITE: "SELECT name, sql AS made FROM sqlite_master WHERE name != ''",
+    POSTGRESQL: """
+        SELECT table_name || '.' || column_name AS name, concat_ws(' ', data_type,
+            character_maximum_length, is_nullable, column_default) AS made
+        FROM information_schema.columns WHERE table_schema = 'public'
+        UNION ALL SELECT 'index ' || indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+        UNION ALL SELECT 'trigger ' || tgname, pg_get_triggerdef(oid)
+        FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT 'function ' || proname, prosrc
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    """,
+}
+
+
 def shape(engine: Engine) -> dict[str, Any]:
-    """Every statement the schema was made with, by its name."""
+    """All that the schema was made of, by its name."""
     with reader(engine).connect() as connection:
-        rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE name != ''"))
-        return {row.name: row.sql for row in rows}
+        rows = connection.execute(text(SHAPE[engine.dialect.name]))
+        return {row.name: row.made for row in rows}
 
 
 def differences(engine: Engine) -> list[Any]:
@@ -62,29 +81,32 @@ def differences(engine: Engine) -> list[Any]:
         return list(compare_metadata(context, metadata))
 
 
-def value_of(column: dict[str, Any], table: str) -> Any:
+def value_of(column: Any, table: str) -> Any:
     """Some value that the column holds; times and counts are small numbers."""
     kind = str(column["type"])
     if kind.startswith("VARCHAR"):
         return f"{table}.{column['name']}"[: column["type"].length]
-    return {"JSON": '{"kept": true}', "BLOB": b"kept", "BOOLEAN": 1}.get(kind, 7)
+    other = {"JSON": {"kept": True}, "BLOB": b"kept", "BYTEA": b"kept", "BOOLEAN": True}
+    return other.get(kind, 7)
 
 
 def fill(engine: Engine) -> dict[str, list[dict[str, Any]]]:
     """Put a row into every table as it is at this revision; returns what is there."""
-    with engine.connect() as connection:
-        connection.exec_driver_sql("ROLLBACK")
-        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")  # rows are made in any order
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    with engine.begin() as connection:
         schema = inspect(connection)
-        for table in schema.get_table_names():
-            columns = schema.get_columns(table)
-            if table in ("alembic_version", "audit_queue"):
+        for table, _ in schema.get_sorted_table_and_fkc_names():  # first what others refer to
+            if table in (None, "alembic_version", "audit_queue"):
                 continue
-            present = TableClause(table, *(ColumnClause(column["name"]) for column in columns))
-            values = {column["name"]: value_of(column, table) for column in columns}
+            columns = {column["name"]: column for column in schema.get_columns(table)}
+            values = {name: value_of(column, table) for name, column in columns.items()}
+            for key in schema.get_foreign_keys(table):
+                (name,), (referred,) = key["constrained_columns"], key["referred_columns"]
+                there = {c["name"]: c for c in schema.get_columns(key["referred_table"])}
+                values[name] = value_of(there[referred], key["referred_table"])
+            present = TableClause(
+                table, *(ColumnClause(name, column["type"]) for name, column in columns.items())
+            )
             connection.execute(present.insert().values(values))
-        connection.commit()
     engine.dispose()
     return content(engine)
 
@@ -214,19 +236,20 @@ def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(empty: Engine) -> Non
 
 
 def test_processes_may_upgrade_at_once(
-    tmp_path: Path, empty: Engine, engine: Engine, in_processes: Callable[..., list[str]]
+    empty: Engine, empty_database_url: str, engine: Engine, in_processes: Callable[..., list[str]]
 ) -> None:
     program = """
 import sys
+from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.db.engine import create_database_engine
 from scanner.db.upgrade import is_current, upgrade_database
-engine = create_database_engine(f"sqlite:///{sys.argv[1]}")
+engine = create_database_engine(sys.argv[1])
 begin()
 upgrade_database(engine)
 print(is_current(engine))
 engine.dispose()
 """
-    assert in_processes(program, 3, tmp_path / "empty.db") == ["True\n"] * 3
+    assert in_processes(program, 3, empty_database_url) == ["True\n"] * 3
     assert shape(empty) == shape(engine)
 
 
@@ -238,6 +261,19 @@ def test_a_database_of_a_newer_version_is_left_alone(engine: Engine) -> None:
     with pytest.raises(ConfigurationError, match=r"newer version \(migration 9999\)"):
         upgrade_database(engine)
     assert shape(engine) == before
+
+
+def test_a_user_who_may_not_make_tables_is_one_sentence(postgres_server: PostgresServer) -> None:
+    postgres_server.execute("CREATE ROLE guest LOGIN")
+    name = postgres_server.create_database()
+    postgres_server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", database=name)
+    engine = create_database_engine(postgres_server.url(name, user="guest"))
+    with pytest.raises(ConfigurationError, match=r"refuses its user \(permission denied for") as no:
+        upgrade_database(engine)
+    assert "\n" not in str(no.value)
+    engine.dispose()
+    postgres_server.drop_database(name)
+    postgres_server.execute("DROP ROLE guest")
 
 
 def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,25 +22,20 @@ from sqlalchemy import Select
 
 from scanner.bootstrap import Services
 from scanner.db.engine import reader
-from scanner.db.upgrade import upgrade_database
 from scanner.embedded.git_server import GitServer
 from scanner.embedded.mail_catcher import MailStore
 from scanner.matcher.mask import mask
 from scanner.patterns.generate import generate
 from scanner.settings import load_settings
 from scanner.stores.sql import ensure_owner
+from tests.databases import Databases
+from tests.servers.process import free_port
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 ZEROS = "0" * 40
 _PATIENCE = 30.0  # seconds until a test gives up waiting; everything takes a second or two
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(what: str, look: Callable[[], T]) -> T:
@@ -57,12 +51,18 @@ class House:
     """One installation: its folder, settings, services (to issue and to look), processes."""
 
     def __init__(
-        self, folder: Path, server: GitServer, make_repository: Callable[..., Any], **settings: Any
+        self,
+        folder: Path,
+        server: GitServer,
+        databases: Databases,
+        make_repository: Callable[..., Any],
+        **settings: Any,
     ) -> None:
         self.folder, self.server, self._make_repository = folder, server, make_repository
         self.data = folder / "data"
         values = {
             "data_dir": self.data,
+            "database_url": databases.new(self.data),
             "github_url": server.url,
             "allow_hosts": server.address,
             **{name: free_port() for name in ("port", "smtp_port", "mail_port")},
@@ -78,7 +78,6 @@ class House:
             **{f"PATROL_{name.upper()}": str(value) for name, value in values.items()},
         }
         self.services = Services(load_settings(values))
-        upgrade_database(self.services.engine)
         self.url = self.services.settings.base_url
         self._running: dict[str, subprocess.Popen[str]] = {}
 
@@ -196,13 +195,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
 def build_house(
     tmp_path_factory: pytest.TempPathFactory,
     server: GitServer,
+    databases: Databases,
     make_repository: Callable[..., Any],
 ) -> Iterator[Callable[..., House]]:
     built: list[House] = []
 
     def build(**settings: Any) -> House:
         folder = tmp_path_factory.mktemp("house")
-        built.append(House(folder, server, make_repository, **settings))
+        built.append(House(folder, server, databases, make_repository, **settings))
         return built[-1]
 
     yield build

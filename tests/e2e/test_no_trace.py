@@ -15,7 +15,9 @@ import httpx2
 import pytest
 from sqlalchemy import select
 
-from scanner.db.schema import incidents, outbox, scans, tokens
+from scanner.db.dialect import SQLITE
+from scanner.db.schema import incidents, metadata, outbox, scans, tokens
+from tests.databases import Databases, on_sqlite
 
 ZEROS = "0" * 40
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
@@ -92,6 +94,17 @@ def everything(folder: Path, *, but: tuple[str, ...]) -> dict[str, bytes]:
     return found
 
 
+def rows(house: Any) -> bytes:
+    """Every value of every row, whatever the database."""
+    return b"\n".join(
+        value if isinstance(value, bytes) else str(value).encode()
+        for table in metadata.sorted_tables
+        for row in house.rows(select(table))
+        for value in row.values()
+    )
+
+
+@on_sqlite  # the search is the same
 @pytest.mark.parametrize("form", FORMS)
 def test_the_search_finds_what_it_looks_for(house_token: str, form: str) -> None:
     values = FORMS[form](house_token.encode())
@@ -149,7 +162,9 @@ def what_people_see(house: Any, clone: Path) -> dict[str, bytes]:
     return shown
 
 
-def test_a_run_leaves_no_token_behind(quiet: Any, wait: Any) -> None:
+def test_a_run_leaves_no_token_behind(
+    quiet: Any, wait: Any, databases: Databases, request: pytest.FixtureRequest
+) -> None:
     house, planted, ids = quiet, {}, {}
     for name in LEAKED + SENT:
         organisation = "Fabrikam" if name == "kept" else "Contoso"
@@ -197,5 +212,10 @@ def test_a_run_leaves_no_token_behind(quiet: Any, wait: Any) -> None:
         house.stop(role)
     left = everything(house.folder, but=("clones",))
     assert any(name.endswith(".eml") for name in left)
-    assert any(name.endswith("patrol.db (rows)") for name in left)
+    if databases.kind == SQLITE:
+        assert any(name.endswith("patrol.db (rows)") for name in left)
+    else:
+        left["PostgreSQL's log"] = request.getfixturevalue("postgres_server").log().encode()
+    left["rows"] = rows(house)
+    assert b"acme/watched" in left["rows"]
     assert traces(left, planted) == []

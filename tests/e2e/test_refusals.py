@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import func, select
 
 from scanner.db.schema import audit_events, incidents, scans
+from tests.databases import on_sqlite
 
+pytestmark = on_sqlite  # what is refused reaches no database
 ZEROS = "0" * 40
 MEBIBYTE = 1 << 20
 

@@ -24,6 +24,7 @@ from scanner.embedded.ports import check_port_free
 from scanner.embedded.supervisor import Supervisor
 from scanner.errors import ConfigurationError
 from scanner.settings import load_settings
+from tests.servers import guardian
 
 ROOT = Path(__file__).parents[2]
 PORTS = ("port", "smtp_port", "mail_port")
@@ -64,8 +65,17 @@ def supervise(values: dict[str, Any]) -> Callable[..., Supervisor]:
 
 
 def children(pid: int) -> list[int]:
+    """A process's children, but for the servers that the tests themselves keep running."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
+    below = [int(child) for task in tasks for child in task.read_text().split()]
+    return [child for child in below if not is_guardian(child)]
+
+
+def is_guardian(pid: int) -> bool:
+    try:
+        return guardian.__file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def family(root: int) -> set[int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +19,6 @@ from scanner.db.leases import Patience
 from scanner.db.scans import PushRow, accept_push, repository_id
 from scanner.db.schema import audit_events, incidents, organisations, outbox
 from scanner.db.seals import Sealer
-from scanner.db.upgrade import upgrade_database
 from scanner.db.verdicts import Finding, record_findings
 from scanner.keyring import Key
 from scanner.model import (
@@ -171,18 +168,9 @@ class Desk:
             return now_ms(connection)
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("migrated") / "patrol.db"
-    engine = create_database_engine(f"sqlite:///{path}")
-    upgrade_database(engine)
-    engine.dispose()
-    return path
-
-
 @pytest.fixture
-def desk(migrated: Path, tmp_path: Path) -> Iterator[Desk]:
-    engine = create_database_engine(f"sqlite:///{shutil.copy(migrated, tmp_path / 'patrol.db')}")
+def desk(database_url: str) -> Iterator[Desk]:
+    engine = create_database_engine(database_url)
     yield Desk(engine)
     engine.dispose()
 

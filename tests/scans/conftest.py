@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography.fernet import Fernet
@@ -11,7 +10,6 @@ from cryptography.fernet import Fernet
 from scanner.db.engine import create_database_engine
 from scanner.db.leases import Patience
 from scanner.db.seals import Sealer
-from scanner.db.upgrade import upgrade_database
 from scanner.git.inline import InlineInspector
 from scanner.guard import ConnectGuard
 from scanner.judge import Judge
@@ -25,9 +23,8 @@ from tests.scans.world import DAY_MS, OURS, AskedStore, ShyFetcher, World
 
 
 @pytest.fixture
-def world(tmp_path: Path, git_server, ruleset) -> World:
-    engine = create_database_engine(f"sqlite:///{tmp_path}/patrol.db")
-    upgrade_database(engine)
+def world(database_url: str, git_server, ruleset) -> Iterator[World]:
+    engine = create_database_engine(database_url)
     bound = frozenset({OURS})
     matcher, store = Matcher(ruleset, bound=bound), AskedStore()
     sealer = Sealer([Key("s1", Fernet.generate_key())])
@@ -41,9 +38,10 @@ def world(tmp_path: Path, git_server, ruleset) -> World:
         judge=judge, sealer=sealer, patience=Patience(60_000, 3, 2),
     )  # fmt: skip
     rechecker = Rechecker(engine, judge, Patience(60_000, 3, None))
-    return World(
+    yield World(
         engine, store, scanner, rechecker, Intake(engine, matcher, sealer, git_server.url), fetcher
     )
+    engine.dispose()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.servers.process import Server
 
 OWNER = "patrol"  # who owns the databases; no superuser, as in an installation
 _ADMINISTRATOR = "postgres"
-_FAST = {"fsync": "off", "full_page_writes": "off"}
+_FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 _DEFAULTS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",

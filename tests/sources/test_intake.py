@@ -22,9 +22,8 @@ Rows = Callable[[], list[Any]]
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    built = Services(load_settings({"data_dir": tmp_path / "data"}))
-    upgrade_database(built.engine)
+def services(tmp_path: Path, database_url: str) -> Iterator[Services]:
+    built = Services(load_settings({"data_dir": tmp_path / "data", "database_url": database_url}))
     yield built
     built.engine.dispose()
 

@@ -22,7 +22,6 @@ from sqlalchemy import func, select
 from scanner.bootstrap import Services
 from scanner.db.engine import reader
 from scanner.db.schema import incidents, scans
-from scanner.db.upgrade import upgrade_database
 from scanner.db.verdicts import Finding, record_findings
 from scanner.matcher.mask import mask
 from scanner.matcher.position import spots
@@ -33,6 +32,7 @@ from scanner.sources.github_push import Push
 from scanner.stores.sql import ensure_owner
 from scanner.web.app import create_app
 from scanner.worker import CeleryWaker, make_app
+from tests.databases import Databases
 
 FIRST, SECOND = (secrets.token_hex(16) for _ in range(2))
 
@@ -40,14 +40,16 @@ FIRST, SECOND = (secrets.token_hex(16) for _ in range(2))
 class Site:
     """Patrol's HTTP side, served; `http` speaks to it, `raw` sends bytes as they are."""
 
-    def __init__(self, data_dir: Path, **settings: Any) -> None:
+    def __init__(self, data_dir: Path, databases: Databases, **settings: Any) -> None:
         self.hooks = [
             {"id": "acme", "secrets": [FIRST], "repositories": ["acme/*"]},
             {"id": "globex", "secrets": [SECOND], "repositories": ["globex/*"]},
         ]
-        values = {"data_dir": data_dir, "hooks": json.dumps(self.hooks), **settings}
+        values = {
+            "data_dir": data_dir, "hooks": json.dumps(self.hooks),
+            "database_url": databases.new(data_dir), **settings,
+        }  # fmt: skip
         self.services = Services(load_settings(values))
-        upgrade_database(self.services.engine)
         self.data_dir = data_dir
         self.app = create_app(self.services, CeleryWaker(make_app(self.services.settings)))
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -151,16 +153,16 @@ def serving(site: Site) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[Site]:
     """One site for a module: its tests count what is new."""
-    with serving(Site(tmp_path_factory.mktemp("site"))) as served:
+    with serving(Site(tmp_path_factory.mktemp("site"), databases)) as served:
         yield served
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Callable[..., AbstractContextManager[Site]]:
+def serve(tmp_path: Path, databases: Databases) -> Callable[..., AbstractContextManager[Site]]:
     """Serve a site of one's own, to break it; after the block all requests have ended."""
-    return lambda **settings: serving(Site(tmp_path / "site", **settings))
+    return lambda **settings: serving(Site(tmp_path / "site", databases, **settings))
 
 
 @pytest.fixture(scope="session")

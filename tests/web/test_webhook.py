@@ -18,6 +18,8 @@ from sqlalchemy import select
 from scanner.db.schema import scans
 from scanner.sources.github_push import MAX_BODY
 from scanner.worker import SCAN
+from tests.databases import migrate, on_postgresql, on_sqlite
+from tests.servers.postgres import PostgresServer
 
 Event = Callable[..., bytes]
 PATH = "/webhooks/github"
@@ -213,8 +215,9 @@ def check_that_nothing_is_accepted(site, body: bytes) -> None:
     assert sentence(answer).endswith("nothing was accepted, send it again.")
 
 
+@on_sqlite
 @pytest.mark.parametrize("broken", ["gone", "garbage", "folder"])
-def test_without_its_database_nothing_is_accepted(
+def test_without_its_database_file_nothing_is_accepted(
     serve, event: Event, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve() as site:
@@ -257,6 +260,28 @@ def restore(file: Path, aside: Path) -> None:
     aside.rename(file)
 
 
+@on_postgresql
+def test_while_postgresql_is_away_nothing_is_accepted(
+    serve, event: Event, new_postgres: Callable[..., PostgresServer]
+) -> None:
+    server = new_postgres()
+    migrate(url := server.url(server.create_database()))
+    with serve(database_url=url) as site:
+        body, before = event(), event()
+        assert site.deliver(before).status_code == 202
+        server.kill()
+        check_that_nothing_is_accepted(site, body)
+        assert site.get("/api/v1/leaks", site.services.settings.api_bearer).status_code == 503
+        assert site.get("/healthz").status_code == 200
+        assert site.get("/readyz").status_code == 503
+        server.start()
+        assert site.get("/readyz").status_code == 200
+        assert site.deliver(body).json()["duplicate"] is False
+        assert site.deliver(before).json()["duplicate"] is True
+        assert site.accepted() == 2
+
+
+@on_sqlite
 def test_while_another_holds_the_database_nothing_is_accepted(serve, event: Event) -> None:
     with serve() as site:
         # Waiting for the lock is the engine's business; here it may be short.
