@@ -30,7 +30,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from scanner.errors import ConfigurationError
 from scanner.keyring import Key, Ring, create_once, fernet_key, read_secret, require_strong
 
-_MOST_HOOK_SECRETS = 2
+_MOST_SECRETS = 2
 # As the mail channel has it: no name, no comments, nothing that could end a header.
 _ADDRESS = re.compile(r"[^\s@<>()\[\],;:\\\"\x00-\x20\x7f]+@[^\s@<>()\[\],;:\\\"\x00-\x20\x7f]+")
 
@@ -43,7 +43,7 @@ class Hook(BaseModel):
 
     id: str
     provider: str = "github"
-    secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=_MOST_HOOK_SECRETS)
+    secrets: tuple[SecretStr, ...] = Field(min_length=1, max_length=_MOST_SECRETS)
     repositories: tuple[str, ...] = ("*/*",)
 
 
@@ -242,43 +242,53 @@ class Settings(BaseSettings):
         """Keys of fingerprints, newest first."""
         return self._ring("fingerprint_keys", self.fingerprint_keys)
 
-    @cached_property
+    @property
     def api_bearer(self) -> str:
-        """The token of the read-only API."""
-        return self._bearer("api_token")
+        """The newest token of the read-only API."""
+        return self.api_bearers[0]
 
     @cached_property
-    def admin_bearer(self) -> str:
-        """The token of who looks after tokens, owners and organisations."""
-        return self._bearer("admin_token")
+    def api_bearers(self) -> tuple[str, ...]:
+        """Tokens of the read-only API: one, or the new one and the old one while they rotate."""
+        return self._bearers("api_token")
 
     @cached_property
-    def service_bearer(self) -> str:
-        """The token of services that look tokens up and revoke them."""
-        return self._bearer("service_token")
+    def admin_bearers(self) -> tuple[str, ...]:
+        """The same of who looks after tokens, owners and organisations."""
+        return self._bearers("admin_token")
 
-    def _bearer(self, name: str) -> str:
+    @cached_property
+    def service_bearers(self) -> tuple[str, ...]:
+        """The same of services that look tokens up and revoke them."""
+        return self._bearers("service_token")
+
+    def _bearers(self, name: str) -> tuple[str, ...]:
         setting = f"PATROL_{name.upper()}"
-        token = self._secret(name, getattr(self, name))
-        require_strong(token, setting)
+        valid = self._rotating(name, getattr(self, name))
         for other in {"api_token", "admin_token", "service_token"} - {name}:
             given: SecretStr | None = getattr(self, other)
-            if given is not None and given.get_secret_value().strip() == token:
+            if given is not None and not {*_parts(given.get_secret_value())}.isdisjoint(valid):
                 raise ConfigurationError(
                     f"{setting} and PATROL_{other.upper()} must differ: they open different doors."
                 )
-        return token
+        return valid
+
+    def _rotating(self, name: str, given: SecretStr | None) -> tuple[str, ...]:
+        """The secrets of a setting that may hold two, comma between, newest first."""
+        setting = f"PATROL_{name.upper()}"
+        valid = _parts(self._secret(name, given))
+        if len(valid) > _MOST_SECRETS:
+            raise ConfigurationError(
+                f"{setting} may hold two secrets, the new one and the old one."
+            )
+        for secret in valid or ("",):
+            require_strong(secret, setting)
+        return valid
 
     @cached_property
     def all_hooks(self) -> tuple[Hook, ...]:
         """Configured hooks and the default one."""
-        name = "PATROL_GITHUB_WEBHOOK_SECRET"
-        value = self._secret("github_webhook_secret", self.github_webhook_secret)
-        valid = [part.strip() for part in value.split(",") if part.strip()]
-        if len(valid) > _MOST_HOOK_SECRETS:
-            raise ConfigurationError(f"{name} may hold two secrets, the new one and the old one.")
-        for secret in valid or [""]:
-            require_strong(secret, name)
+        valid = self._rotating("github_webhook_secret", self.github_webhook_secret)
         default = Hook(
             id="default",
             secrets=tuple(map(SecretStr, valid)),
@@ -326,6 +336,10 @@ class Settings(BaseSettings):
         )
         _ = ring[0]  # made, or refused, here and now
         return ring
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import subprocess
 import sys
@@ -166,3 +167,24 @@ def test_a_secret_that_was_set_is_not_made(data_dir: Path) -> None:
     settings = load_settings({"data_dir": data_dir, "api_token": "f3b1c07ad92e4586"})
     assert settings.api_bearer == "f3b1c07ad92e4586"
     assert not data_dir.exists()
+
+
+@pytest.mark.parametrize("name", ["api", "admin", "service"])
+def test_a_bearer_token_rotates_with_two_valid(data_dir: Path, name: str) -> None:
+    new, old = (secrets.token_hex(16) for _ in range(2))
+    settings = load_settings({"data_dir": data_dir, f"{name}_token": f"{new}, {old}"})
+    assert getattr(settings, f"{name}_bearers") == (new, old)
+    three = load_settings({"data_dir": data_dir, f"{name}_token": f"{new},{old},{new[::-1]}"})
+    with pytest.raises(ConfigurationError, match="may hold two secrets"):
+        _ = getattr(three, f"{name}_bearers")
+    weak = load_settings({"data_dir": data_dir, f"{name}_token": f"{new},changeme"})
+    with pytest.raises(ConfigurationError, match="is an example"):
+        _ = getattr(weak, f"{name}_bearers")
+
+
+def test_one_token_does_not_open_two_doors(data_dir: Path) -> None:
+    new, old = (secrets.token_hex(16) for _ in range(2))
+    both = load_settings({"data_dir": data_dir, "api_token": f"{new},{old}", "admin_token": old})
+    for name in ("api_bearers", "admin_bearers"):
+        with pytest.raises(ConfigurationError, match="they open different doors"):
+            _ = getattr(both, name)

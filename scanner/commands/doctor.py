@@ -30,7 +30,7 @@ def _data_dir(built: Services) -> str:
 
 def _settings(built: Services) -> str:
     settings = built.settings
-    _ = settings.api_bearer, settings.admin_bearer, settings.service_bearer
+    _ = settings.api_bearers, settings.admin_bearers, settings.service_bearers
     _ = built.sealer, built.guard
     return f"secrets are strong, {len(settings.all_hooks)} webhooks are known"
 

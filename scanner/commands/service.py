@@ -65,7 +65,7 @@ def check_settings(built: Services) -> None:
     """Say here and now what a child process would say in its log."""
     settings = built.settings
     _ = built.database, built.matcher, built.sealer, built.email, built.guard, built.store
-    _ = settings.all_hooks, settings.api_bearer, settings.admin_bearer, settings.service_bearer
+    _ = settings.all_hooks, settings.api_bearers, settings.admin_bearers, settings.service_bearers
 
 
 def stop_on_signals() -> None:

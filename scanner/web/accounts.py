@@ -100,7 +100,7 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(
         prefix="/api/v1",
         tags=["accounts"],
-        dependencies=[Depends(Gate("AdminToken", services.settings.admin_bearer))],
+        dependencies=[Depends(Gate("AdminToken", *services.settings.admin_bearers))],
         responses=may_answer(401, 404, 409, 413, 415, 422),
     )
     accounts = services.accounts

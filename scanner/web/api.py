@@ -19,7 +19,7 @@ def routes(services: Services) -> APIRouter:
     """Build the read-only routes."""
     router = APIRouter(prefix="/api/v1", tags=["reading"])
     database, store = services.database, services.builtin_store
-    gate = [Depends(Gate("ApiToken", services.settings.api_bearer))]
+    gate = [Depends(Gate("ApiToken", *services.settings.api_bearers))]
 
     @router.get("/leaks", dependencies=gate, responses=may_answer(401))
     def leaks() -> Any:

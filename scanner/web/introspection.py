@@ -101,7 +101,7 @@ _Asked = Annotated[Asked, Depends(json_body(Asked, _MOST_BODY))]
 def routes(services: Services) -> APIRouter:
     """Build the routes."""
     settings, store, tokens = services.settings, services.builtin_store, services.tokens
-    gate = Gate("ServiceToken", settings.service_bearer, settings.admin_bearer, has_basic=True)
+    gate = Gate("ServiceToken", *settings.service_bearers, *settings.admin_bearers, has_basic=True)
     router = APIRouter(
         tags=["introspection"], dependencies=[Depends(gate)], responses=may_answer(401, 413)
     )

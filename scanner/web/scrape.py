@@ -60,7 +60,7 @@ def is_allowed(settings: Settings, authorization: str | None) -> bool:
     if settings.metrics_open:
         return True
     scheme, _, token = (authorization or "").partition(" ")
-    right = [settings.api_bearer.encode()]
+    right = [token.encode() for token in settings.api_bearers]
     return authorised(token.encode("utf-8", "replace"), right) and scheme.lower() == "bearer"
 
 

@@ -114,9 +114,9 @@ def routes(services: Services) -> APIRouter:
     tokens, mint, settings = services.tokens, services.mint, services.settings
     refusals = may_answer(401, 404, 409, 413, 415, 422)
     every = APIRouter(tags=["tokens"], responses=refusals)
-    admin = Gate("AdminToken", settings.admin_bearer)
+    admin = Gate("AdminToken", *settings.admin_bearers)
     router = APIRouter(prefix="/api/v1/tokens", dependencies=[Depends(admin)])
-    service = Gate("ServiceToken", settings.service_bearer, settings.admin_bearer)
+    service = Gate("ServiceToken", *settings.service_bearers, *settings.admin_bearers)
 
     @router.get("", response_model=TokenPage)
     def list_tokens(
