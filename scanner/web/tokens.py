@@ -159,11 +159,6 @@ def routes(services: Services) -> APIRouter:
         )
         return {**made, "token": minted.secret.reveal().decode()}
 
-    @router.get("/{token_id}", response_model=Token)
-    def show(token_id: _TokenId) -> Any:
-        """Show a token."""
-        return tokens.get(token_id)
-
     @router.patch("/{token_id}", response_model=Token, openapi_extra=describes(Update))
     def update(token_id: _TokenId, body: _Update) -> Any:
         """Change a token's name, scopes or end. Prolonging one that had expired opens its leak."""
@@ -199,6 +194,12 @@ def routes(services: Services) -> APIRouter:
         """Revoke a token, for good. Its record stays."""
         row, ours = tokens.revoke(token_id, actor=_ADMIN)
         return {**row, "ours": ours}
+
+    # Who may revoke a token may see what became of it.
+    @every.get("/api/v1/tokens/{token_id}", response_model=Token, dependencies=[Depends(service)])
+    def show(token_id: _TokenId) -> Any:
+        """Show a token."""
+        return tokens.get(token_id)
 
     @every.post(
         "/api/v1/tokens/{token_id}/revoke",

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
 from pathlib import Path
-from secrets import token_hex
 from typing import Protocol
 
 import pytest
@@ -24,80 +23,32 @@ from scanner.matcher.pattern import Pattern, Ruleset
 from scanner.model import Secret
 from scanner.patterns.generate import generate
 from scanner.ports import StoreAbilities, TokenStore
-from scanner.stores.http import open_http_store
 from scanner.stores.memory import MemoryTokenStore
 from scanner.stores.sql import SqlTokenStore, ensure_owner
+from tests.contracts.remote import (
+    CONTACT,
+    FAKES,
+    MAIL,
+    MONTH,
+    NOW,
+    PATROLS,
+    SCOPES,
+    FakeBench,
+    PatrolServer,
+)
 from tests.databases import Databases
 from tests.servers.process import free_port
-from tests.servers.token_service import TokenService
 
 RICH = MemoryTokenStore().abilities
 # What an RFC 7662/7009 service is: no reasons, no causes, and it revokes only by the raw token.
 POOR = replace(RICH, tells_reason=False, revokes_by="secret", keeps_cause=False)
-BEARER = token_hex(16)
-STORE_FILES = {
-    "http-rfc": """
-        kind = "rfc"
-        name = "acme"
-        allow_hosts = ["127.0.0.1"]
-        auth = {{ kind = "bearer", bearer_file = "bearer" }}
-        introspect.url = "{url}/oauth/introspect"
-        revoke.url = "{url}/oauth/revoke"
-        [fields]
-        name = "label"
-        owner_email = "email"
-        organisation_id = "/https:~1~1acme.example~1org/id"
-        organisation = "/https:~1~1acme.example~1org/name"
-        organisation_contact = "/https:~1~1acme.example~1org/contact"
-    """,
-    "http-mapped": """
-        kind = "mapped"
-        name = "acme"
-        allow_hosts = ["127.0.0.1"]
-        auth = {{ kind = "bearer", bearer_file = "bearer" }}
-        [find]
-        url = "{url}/v1/lookup"
-        body = {{ tokens = "{{tokens}}" }}
-        batch = 100
-        items = "results"
-        echo = "sha256"
-        echo_is = "sha256"
-        [revoke]
-        url = "{url}/v1/tokens/{{token_id}}/revoke"
-        body = {{ by = "{{incident_id}}" }}
-        [confirm]
-        url = "{url}/v1/tokens/{{token_id}}"
-        item = "token"
-        [states]
-        active = ["live"]
-        revoked = ["revoked"]
-        expired = ["lapsed"]
-        owner_disabled = ["suspended"]
-        never_issued = ["unknown"]
-        [fields]
-        state = "status"
-        token_id = "id"
-        name = "label"
-        organisation_id = "org.id"
-        organisation = "org.name"
-        organisation_contact = "org.contact"
-        owner_id = "owner.id"
-        owner_name = "owner.name"
-        owner_email = "owner.mail"
-        scopes = "scopes"
-        valid_from = "from"
-        valid_to = "to"
-        revoked_by = "revoked_by"
-    """,
-}
 NewSecret = Callable[[], Secret]
-NOW, MONTH = timedelta(), timedelta(days=30)
-MAIL, CONTACT = "ada@acme.example", "security@acme.example"
-SCOPES = ("read", "write")
 
 
 class Bench(Protocol):
     """A store to be tested, and hands that its port does not have."""
+
+    untold: frozenset[str]  # fields of a record that this kind of store has no word for
 
     @property
     def store(self) -> TokenStore: ...
@@ -120,11 +71,14 @@ class Bench(Protocol):
 class SqlBench:
     """The built-in store, in a database of its own."""
 
+    untold: frozenset[str] = frozenset()
+    store: TokenStore
+
     def __init__(self, databases: Databases, folder: Path, pattern: Pattern) -> None:
         self._databases, self._folder = databases, folder
         self._pattern = pattern
         self._owners: set[str] = set()
-        self._keys = (Key("k2", b"newer" * 8), Key("k1", b"older" * 8))
+        self._keys = (Key("k2", b"newer-0123456789"), Key("k1", b"older-0123456789"))
         self._url = databases.new()
         self._engine = create_database_engine(self._url)
         self.store = SqlTokenStore(self._engine, self._keys)
@@ -181,6 +135,8 @@ class SqlBench:
 class MemoryBench:
     """The store in memory."""
 
+    untold: frozenset[str] = frozenset()
+
     def __init__(self, pattern: Pattern, abilities: StoreAbilities = RICH) -> None:
         self._pattern = pattern
         self.store = MemoryTokenStore(abilities=abilities)
@@ -213,46 +169,28 @@ class MemoryBench:
         return self.store
 
 
-class HttpBench:
-    """A token service over HTTP, and the store that asks it."""
+class PatrolBench(SqlBench):
+    """The built-in store, asked over HTTP at Patrol's own endpoints."""
 
-    def __init__(self, kind: str, folder: Path, pattern: Pattern, matcher: Matcher) -> None:
-        self._pattern = pattern
-        self._service = TokenService(MemoryTokenStore(), bearer=BEARER)
-        self._service.start()
-        (folder / "bearer").write_text(BEARER)
-        file = folder / "store.toml"
-        file.write_text(STORE_FILES[kind].format(url=self._service.url))
-        self.store = open_http_store(file, matcher)
-
-    def issue(
-        self, secret: Secret, owner: str = "Ada", begins: timedelta = NOW, ends: timedelta = MONTH
-    ) -> str:
-        now = datetime.now(UTC)
-        return self._service.issue(
-            secret,
-            organisation_contact=CONTACT,
-            owner=owner,
-            owner_email=MAIL,
-            name="deploy",
-            scopes=SCOPES,
-            valid_from=now + begins,
-            valid_to=now + ends,
-        )
-
-    def disable_owner(self, owner: str) -> None:
-        self._service.tokens.disable_owner(owner)
+    def __init__(
+        self, kind: str, databases: Databases, folder: Path, pattern: Pattern, matcher: Matcher
+    ) -> None:
+        super().__init__(databases, folder, pattern)
+        peppers = ",".join(f"{key.id}:{key.value.decode()}" for key in self._keys)
+        self._server = PatrolServer(kind, folder, self._url, peppers, matcher)
+        self._behind, self.store = self.store, self._server.store
+        self.untold = self._server.untold
 
     def revoke_by_hand(self, token_id: str) -> bool:
-        return self._service.revoke_by_hand(token_id)
+        return self._behind.revoke_by_hand(token_id, "Ada")
 
     def take_away(self) -> TokenStore:
-        self._service.stop()
+        self._server.stop()
         return self.store
 
     def close(self) -> None:
-        self.store.close()
-        self._service.stop()
+        self._server.close()
+        super().close()
 
 
 @pytest.fixture
@@ -261,7 +199,7 @@ def new_secret(ruleset: Ruleset) -> NewSecret:
     return lambda: generate(pattern)
 
 
-@pytest.fixture(params=[SQLITE, POSTGRESQL, "memory", "memory-poor", *STORE_FILES])
+@pytest.fixture(params=[SQLITE, POSTGRESQL, "memory", "memory-poor", *FAKES, *PATROLS])
 def bench(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -273,9 +211,12 @@ def bench(
     if request.param.startswith("memory"):
         yield MemoryBench(pattern, POOR if request.param == "memory-poor" else RICH)
         return
-    made: SqlBench | HttpBench
-    if request.param in STORE_FILES:
-        made = HttpBench(request.param, tmp_path, pattern, matcher)
+    made: SqlBench | FakeBench
+    if request.param in FAKES:
+        made = FakeBench(request.param, tmp_path, matcher)
+    elif request.param in PATROLS:
+        databases = databases_of(PATROLS[request.param].database)
+        made = PatrolBench(request.param, databases, tmp_path, pattern, matcher)
     else:
         made = SqlBench(databases_of(request.param), tmp_path, pattern)
     yield made
