@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from scanner.correlation import correlated
-from scanner.db import audit, leases, outbox, sealed, verdicts
+from scanner.db import alarms, audit, leases, outbox, sealed, verdicts
+from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY
 from scanner.db.leases import Claim, Patience
@@ -191,10 +192,5 @@ def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
         store=row["store"],
         error=row["error"],
     )
-    outbox.alarm(
-        connection,
-        dedupe=f"parked:{row['id']}:{row['fence']}",
-        title="A leaked token waits for its proof, and the asking has stopped",
-        explanation=f"A token found by scan {row['scan_id']}: {row['error']}",
-        what_to_do="Mend the cause, then run: patrol doctor --retry",
-    )
+    example = f"A token found by scan {row['scan_id']}: {row['error']}"
+    alarms.raise_alarm(connection, Topic.PARKED_TOKENS, example, row["incident_id"])

@@ -19,7 +19,8 @@ from sqlalchemy import Connection, Engine
 
 from scanner import outcomes
 from scanner.correlation import correlated
-from scanner.db import audit, leases, scans
+from scanner.db import alarms, audit, leases, scans
+from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY, reader
 from scanner.db.lanes import Lane
@@ -337,4 +338,5 @@ def _is_zero(object_id: str | None) -> bool:
 
 def _end_parked(connection: Connection, row: Mapping[str, Any]) -> None:
     outcomes.tell_parked(row)
+    alarms.raise_alarm(connection, Topic.PARKED_SCANS, f"Scan {row['id']}: {row['error']}")
     audit.record(connection, AuditAction.SCAN_PARKED, correlation_id=row["id"], error=row["error"])

@@ -20,8 +20,10 @@ def enqueue(
     dedupe: str,
     notice: Mapping[str, Any],
     incident_id: str | None = None,
+    available_at: int | None = None,
 ) -> bool:
-    """Add a notice unless one with the same `dedupe` key exists; True when it was added."""
+    """Add a notice unless one with the same `dedupe` key exists; True when it was added. It goes
+    out at `available_at`, or at once."""
     now = now_in(connection)
     result = connection.execute(
         upsert(connection, outbox)
@@ -33,7 +35,7 @@ def enqueue(
             notice=dict(notice),
             created_at=now,
             state=PENDING,
-            available_at=now,
+            available_at=now if available_at is None else available_at,
             attempts=0,
             fence=0,
         )

@@ -14,7 +14,8 @@ from notifier.notice import Notice
 from notifier.notify import Channel, notify
 from notifier.render import Renderer
 from scanner.correlation import correlated
-from scanner.db import audit, leases
+from scanner.db import alarms, audit, leases
+from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
@@ -112,6 +113,9 @@ class Deliverer:
     def _notice(self, row: Mapping[str, Any], correlation_id: str | None) -> Notice:
         stored = row["notice"]
         context = dict(stored["context"])
+        if "topic" in stored:
+            with reader(self.engine).connect() as connection:
+                context = alarms.as_of_now(connection, stored, context)
         if row["kind"] == "leak":
             context["issuer_name"] = self.issuer_name
             kind = context["token_kind"]
@@ -132,6 +136,12 @@ class Deliverer:
 def _audit_failure(connection: Connection, row: Mapping[str, Any]) -> None:
     _audit(connection, AuditAction.NOTICE_FAILED, row, error=row["error"])
     NOTICES.add(kind=row["kind"], outcome="parked")
+    if row["kind"] == "alarm":
+        # Another alarm would go the same way: the log, the metrics and patrol doctor tell of it.
+        log.error("an alarm to the operator was refused: %s", row["error"])
+    else:
+        example = f"Notice {row['id']}: {row['error']}."
+        alarms.raise_alarm(connection, Topic.REFUSED_MAILS, example, row["incident_id"])
 
 
 def _audit(

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from scanner.correlation import correlated
-from scanner.db import audit, leases, outbox, sealed
+from scanner.db import alarms, audit, leases, sealed
+from scanner.db.alarms import Topic
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents
@@ -110,7 +111,11 @@ class Responder:
     def _give_back(self, claim: Claim, said: str) -> None:
         log.warning("incident %s: %s", claim.id, said)
         with self.engine.begin() as connection:
-            leases.release(connection, incidents, claim, said, self.patience)
+            state = leases.release(connection, incidents, claim, said, self.patience)
+            # It is never given up; but nobody must take it for done.
+            if state == leases.PENDING and alarms.must_remind(claim.retries + 1):
+                example = f"Incident {claim.id}: {said}"
+                alarms.raise_alarm(connection, Topic.HELD_UP, example, claim.id)
         REVOCATIONS.add(outcome="retried")
 
     def _park(self, claim: Claim, said: str) -> None:
@@ -141,11 +146,5 @@ def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
         correlation_id=row["correlation_id"],
         error=row["error"],
     )
-    outbox.alarm(
-        connection,
-        dedupe=f"parked:{row['id']}:{row['fence']}",
-        incident_id=row["id"],
-        title="The response to a leaked token has stopped",
-        explanation=f"Incident {row['id']}: {row['error']}",
-        what_to_do="Mend the cause, then run: patrol doctor --retry",
-    )
+    example = f"Incident {row['id']}: {row['error']}"
+    alarms.raise_alarm(connection, Topic.PARKED_RESPONSES, example, row["id"])

@@ -13,9 +13,11 @@ from sqlalchemy import update
 
 from notifier.channels.email import EmailChannel
 from notifier.channels.memory import MemoryChannel
+from notifier.errors import DeliveryError
 from notifier.notice import Notice
 from notifier.render import Rendered
-from scanner.db import freezes, leases
+from scanner.db import alarms, freezes, leases
+from scanner.db.alarms import Topic
 from scanner.db.outbox import enqueue
 from scanner.db.schema import audit_events, outbox
 
@@ -43,7 +45,9 @@ def notice(desk, leaked: str) -> Callable[[], dict[str, Any]]:
     assert desk.respond()
 
     def row() -> dict[str, Any]:
-        (only,) = (row for row in desk.notices() if row["incident_id"] == leaked)
+        (only,) = (
+            row for row in desk.notices() if (row["incident_id"], row["kind"]) == (leaked, "leak")
+        )
         return only
 
     return row
@@ -146,8 +150,9 @@ def test_a_mail_server_that_stays_down_is_given_up_and_shown(desk, notice) -> No
         assert desk.deliver()
         desk.let_time_pass(outbox)
     assert (notice()["state"], notice()["error"]) == ("parked", "the channel was told to refuse")
-    assert not desk.deliver()
     assert outcomes(desk) == [FAILED]
+    # What waits now is the operator's.
+    assert [row["kind"] for row in desk.notices() if row["state"] == "pending"] == ["alarm"]
 
 
 def test_what_is_refused_for_good_is_parked_at_once(desk, notice) -> None:
@@ -158,13 +163,14 @@ def test_what_is_refused_for_good_is_parked_at_once(desk, notice) -> None:
     assert event["incident_id"] == notice()["incident_id"]
     assert event["data"]["error"] == "the channel was told to refuse"
     desk.let_time_pass(outbox)
+    assert desk.deliver()  # the alarm, which is refused as well
     assert not desk.deliver()
     # The operator mends it.
     desk.channel.accept()
     with desk.engine.begin() as connection:
-        assert leases.retry_parked(connection, outbox) == 1
+        assert leases.retry_parked(connection, outbox) == 2
     assert desk.deliver()
-    assert outcomes(desk) == [DELIVERED, FAILED]
+    assert outcomes(desk) == [DELIVERED, DELIVERED, FAILED, FAILED]
 
 
 def test_a_revocation_does_not_wait_for_its_mail(desk, notice) -> None:
@@ -280,10 +286,9 @@ def test_over_smtp(desk, notice, smtp_server) -> None:
         leases.retry_parked(connection, outbox)
     smtp_server.rcpt = None
     assert desk.deliver(channel)
-    ((recipients, mail),) = smtp_server.got
-    assert recipients == ["ada@acme.example"]
+    (mail,) = (mail for to, mail in smtp_server.got if to == ["ada@acme.example"])
     assert mail["Message-ID"] == f"<{notice()['id']}@patrol.example>"
-    assert outcomes(desk) == [DELIVERED, FAILED]
+    assert outcomes(desk) == [DELIVERED, DELIVERED, FAILED]  # the operator was told as well
 
 
 def test_nobody_listens(desk, notice) -> None:
@@ -303,5 +308,59 @@ def test_an_address_that_is_none_is_parked(desk, smtp_server) -> None:
     desk.respond()
     channel = EmailChannel(f"smtp://127.0.0.1:{smtp_server.port}", "patrol@patrol.example", 5)
     assert desk.deliver(channel)
-    assert [row["state"] for row in desk.notices()] == ["parked"]
+    assert [row["state"] for row in desk.notices() if row["kind"] == "leak"] == ["parked"]
     assert outcomes(desk) == [FAILED]
+
+
+def alarm_of(desk) -> Any:
+    (mail,) = (one for one in desk.delivered if one.notice.kind == "alarm")
+    return mail.notice.context
+
+
+def test_refused_mails_are_one_alarm_that_counts_them(desk) -> None:
+    for number in range(3):
+        secret, _ = desk.issue(owner_email=f"ada {number} at acme")
+        desk.leak(secret)
+    desk.respond()
+    while desk.deliver(Particular(desk.channel)):
+        pass
+    context = alarm_of(desk)
+    assert context["title"] == "3 mails were refused for good"
+    assert context["explanation"].endswith(" So it is with 3 in all.")
+    assert "at acme" not in str(dict(context))
+    kinds = sorted((row["kind"], row["state"]) for row in desk.notices())
+    assert kinds == [("alarm", "done"), ("alarm", "pending")] + [("leak", "parked")] * 3
+
+
+class Particular:
+    """A channel that takes no address with a space in it."""
+
+    def __init__(self, channel: MemoryChannel) -> None:
+        self._channel = channel
+
+    def send(self, notice: Notice, mail: Rendered) -> None:
+        if " " in notice.to:
+            raise DeliveryError("the recipient's address is not usable", permanent=True)
+        self._channel.send(notice, mail)
+
+
+def test_an_alarm_that_is_refused_raises_no_other(desk, caplog: pytest.LogCaptureFixture) -> None:
+    add(desk, "Freeze")
+
+    def refuse(_notice: Notice, _send: Any) -> None:
+        raise DeliveryError("the mail server refused the recipient (550)", permanent=True)
+
+    desk.deliver(Around(desk.channel, refuse))
+    assert [row["state"] for row in desk.notices()] == ["parked"]
+    assert "an alarm to the operator was refused: the mail server refused" in caplog.text
+
+
+def test_an_alarm_says_what_there_is_when_it_goes(desk, leaked: str) -> None:
+    with desk.engine.begin() as connection:
+        alarms.raise_alarm(connection, Topic.PARKED_RESPONSES, "Incident x: no.", leaked)
+    assert desk.deliver()  # nothing is parked any more
+    context = alarm_of(desk)
+    assert context["title"] == "The response to a leaked token has stopped"
+    assert context["explanation"] == (
+        "Incident x: no. Since then it has gone on by itself, or was put back to work."
+    )

@@ -78,12 +78,13 @@ def test_a_store_that_is_away_is_waited_for_for_ever(desk) -> None:
         assert not desk.respond()
         desk.let_time_pass()
     assert desk.incident()["error"] == "The token store memory did not answer."
-    assert desk.notices() == []
+    assert {row["kind"] for row in desk.notices()} == {"alarm"}
     desk.store.is_available = True
     assert desk.respond()
     desk.deliver()
     assert validity(desk, secret) is Validity.REVOKED
-    assert desk.actions() == ONCE
+    # One mail to its owner, one to the operator, who was told that it waits.
+    assert desk.actions() == sorted([*ONCE, "notice.delivered"])
     assert desk.incident()["error"] is None
 
 
@@ -212,13 +213,28 @@ def test_what_cannot_go_on_is_parked_and_the_operator_told(desk, leaked: str) ->
     assert [row["kind"] for row in desk.notices()] == ["alarm", "leak"]
 
 
-def test_parked_twice_alarms_twice(desk, leaked: str) -> None:
-    for count in (1, 2):
+def test_what_is_parked_again_is_told_again_an_hour_later(desk, leaked: str) -> None:
+    for count in (1, 2, 2):
         assert desk.respond(Around(desk.store, before(FinalError("it cannot be"))))
         assert len(alarms(desk)) == count
         with desk.engine.begin() as connection:
             assert leases.retry_parked(connection, incidents) == 1
     assert desk.incident()["id"] == leaked
+    first, second = sorted(row["available_at"] for row in alarms(desk))
+    assert second - first == 3_600_000
+
+
+def test_a_response_that_fails_again_and_again_is_told(desk, leaked: str) -> None:
+    for tries in range(1, 9):
+        assert desk.respond(Around(desk.store, before(RuntimeError("hush"))))
+        desk.let_time_pass()
+        assert len(alarms(desk)) == (0 if tries < 5 else 1)
+    assert (desk.incident()["id"], desk.incident()["state"]) == (leaked, "pending")
+    desk.deliver()
+    (mail,) = desk.delivered
+    assert mail.notice.context["title"] == "A leaked token is not revoked yet"
+    assert "RuntimeError at around, line" in mail.notice.context["explanation"]
+    assert "hush" not in mail.notice.context["explanation"]
 
 
 def test_what_kills_its_worker_is_parked_and_the_operator_told(desk, leaked: str) -> None:
