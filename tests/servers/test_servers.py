@@ -287,7 +287,10 @@ def test_a_test_whose_server_is_missing_says_so(
             sys.executable, "-m", "pytest", "-q", "-ra", "-p", "tests.servers.fixtures",
             "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path / "tests",
         ],
-        env={"PATH": bare_path, "CI": ci, "PYTHONPATH": str(ROOT)},
+        env={
+            "PATH": bare_path, "CI": ci, "PYTHONPATH": str(ROOT),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,
