@@ -17,7 +17,7 @@ from scanner.matcher.engine import Matcher
 from scanner.model import Secret
 from scanner.ports import TokenStore
 from scanner.settings import load_settings
-from scanner.stores.http import open_http_store
+from scanner.stores.http import HttpTokenStore, open_http_store
 from scanner.stores.memory import MemoryTokenStore
 from scanner.web.app import create_app
 from tests.servers.token_service import TokenService
@@ -196,7 +196,7 @@ class PatrolServer:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
-        bearer = self._services.settings.service_bearer
+        bearer = self._services.settings.service_bearers[0]
         self.store = _open(PATROLS[kind].store, folder, url, bearer, matcher)
         # Whose token it is, RFC 7662 has a word for; what it is called and his address, not.
         self.untold = frozenset({"name", "owner_email"} if kind == "patrol-rfc" else ())
@@ -211,7 +211,7 @@ class PatrolServer:
         self._services.close()
 
 
-def _open(text: str, folder: Path, url: str, bearer: str, matcher: Matcher):
+def _open(text: str, folder: Path, url: str, bearer: str, matcher: Matcher) -> HttpTokenStore:
     (folder / "bearer").write_text(bearer)
     file = folder / "store.toml"
     file.write_text(text.format(url=url))
