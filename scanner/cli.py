@@ -35,7 +35,7 @@ _GROUPS = {
     },
     "Run": {
         "web": ("service", "take webhooks, serve the API"),
-        "worker": ("service", "do the work"),
+        "worker": ("worker", "do the work"),
         "beat": ("service", "start what is due (one instance)"),
         "mail": ("service", "catch mail and show it on a page"),
         "db": ("database", "upgrade the database, or move to another"),

@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     data_dir: Path = Path("patrol-data")
     database_url: SecretStr | None = None
     broker_url: SecretStr | None = None
+    redis_ca_file: Path | None = None
+    redis_cert_file: Path | None = None
+    redis_key_file: Path | None = None
+    redis_prefix: str = Field(default="patrol:", pattern=r"^[\x21-\x7e]*$")
     smtp_url: SecretStr | None = None
     mail_from: str = "Patrol <patrol@localhost>"
     operator_email: str = "operator@localhost"
@@ -105,7 +109,11 @@ class Settings(BaseSettings):
     fetch_max_bytes: int = Field(default=512 << 20, ge=1 << 10)
     fetch_timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     inspect_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
-    lease_seconds: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    task_seconds: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    stop_seconds: float = Field(default=8.0, ge=0, allow_inf_nan=False)
+    lease_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    worker_max_memory_mb: int = Field(default=1024, ge=128)
+    worker_max_tasks: int = Field(default=10_000, ge=1)
     seal_days: float = Field(default=14.0, gt=0, allow_inf_nan=False)
     body_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     ready_lag_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
@@ -187,6 +195,21 @@ class Settings(BaseSettings):
         if len({self.port, self.smtp_port, self.mail_port}) != len(("web", "smtp", "mail")):
             raise ValueError("PATROL_PORT, PATROL_SMTP_PORT and PATROL_MAIL_PORT must differ")
         return self
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.batch_seconds < self.fetch_timeout:
+            raise ValueError(
+                "PATROL_TASK_SECONDS must leave time for one fetch (PATROL_FETCH_TIMEOUT) and for "
+                "reading two packs (PATROL_INSPECT_TIMEOUT)"
+            )
+        return self
+
+    @property
+    def batch_seconds(self) -> float:
+        """When a task gives back what it has not begun: what it reads just then may take its time,
+        and the task still ends before it would be killed."""
+        return self.task_seconds - 2 * self.inspect_timeout
 
     def secret_file(self, name: str) -> Path:
         """Where a secret that was made here lives."""

@@ -122,7 +122,8 @@ def test_every_setting_may_come_from_a_file(tmp_path: Path) -> None:
         "broker_url": "redis://redis.example", "operator_email": "ops@patrol.example",
         "body_timeout": "5", "ready_lag_seconds": "6", "ready_grace_seconds": "7",
         "min_free_bytes": "8", "seal_days": "9", "unknown_days": "30",
-        "metrics_open": "true", "metrics_port": "9100",
+        "task_seconds": "400", "stop_seconds": "9", "worker_max_memory_mb": "500",
+        "worker_max_tasks": "50", "metrics_open": "true", "metrics_port": "9100",
         "log_format": "json", "log_level": "DEBUG",
     }  # fmt: skip
     for name in Settings.model_fields:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,8 +21,11 @@ from sqlalchemy import func, select, update
 from scanner.bootstrap import Services
 from scanner.db.audit import record, verify
 from scanner.db.engine import reader
-from scanner.db.schema import incidents, outbox, scans, tokens, watches
+from scanner.db.heartbeats import BEAT
+from scanner.db.lanes import Lane
+from scanner.db.schema import heartbeats, incidents, outbox, scans, tokens, watches
 from scanner.db.watches import add_watch
+from scanner.deadline import Deadline
 from scanner.embedded.git_server import GitServer
 from scanner.matcher.mask import mask
 from scanner.model import AuditAction
@@ -27,19 +33,33 @@ from scanner.patterns.generate import generate
 from scanner.settings import load_settings
 from scanner.sources.github_push import Push
 from scanner.stores.sql import ensure_owner
-from scanner.tasks import register, seal_all
-from scanner.worker import DELIVER, QUEUE, RECHECK, RESPOND, SCAN, SEAL, TICK, make_app
+from scanner.tasks import BEAT_SILENT_MS, STAND_IN, Steps, register, seal_all
+from scanner.worker import (
+    DELIVER,
+    QUEUES,
+    RECHECK,
+    RESPOND,
+    SCAN,
+    SCANS,
+    SEAL,
+    TICK,
+    CeleryWaker,
+    make_app,
+)
 
-ALL = {SCAN, RECHECK, RESPOND, DELIVER, TICK, SEAL}
+ALL = {*SCANS.values(), RECHECK, RESPOND, DELIVER, TICK, SEAL}
+HISTORY = SCANS[Lane.HISTORY]
 
 
 class Room:
     """The worker's side, without a worker: tasks are called, and wakes are looked at."""
 
     def __init__(self, **values: Any) -> None:
+        self.told: list[float] = []
         self.services = Services(load_settings(values))
         self.app: Celery = make_app(self.services.settings)
-        register(self.app, self.services)
+        self.steps = Steps(self.services, CeleryWaker(self.app), busy_until=self.told.append)
+        register(self.app, self.services, CeleryWaker(self.app), self.steps)
         self.queue = Path(values["data_dir"]) / "broker" / "queue"
 
     def run(self, task: str) -> None:
@@ -97,7 +117,10 @@ def test_every_name_a_wake_can_carry_has_its_task(room: Room) -> None:
     ours = {name for name in room.app.tasks if not name.startswith("celery.")}
     assert ours == ALL
     assert all(name.startswith("patrol.") for name in ALL)
-    assert len(ALL) == 6
+    assert len(ALL) == 9
+    assert set(QUEUES) == ALL - {TICK, SEAL}  # beat does those itself
+    routes = {name: route["queue"] for name, route in room.app.conf.task_routes.items()}
+    assert routes == {name: name for name in QUEUES}
 
 
 def test_no_task_takes_an_argument_or_keeps_a_result(room: Room) -> None:
@@ -117,7 +140,7 @@ def test_messages_are_json_and_nothing_else(room: Room) -> None:
     conf = room.app.conf
     assert (conf.accept_content, conf.task_serializer) == (["json"], "json")
     with room.app.connection_for_write() as connection:
-        queue = connection.SimpleQueue(QUEUE)
+        queue = connection.SimpleQueue(RESPOND)
         queue.put({"x": 1}, serializer="pickle")
         message = queue.get_nowait()
         message.accept = set(conf.accept_content)
@@ -144,12 +167,62 @@ def test_beat_ticks_and_seals_every_second(room: Room) -> None:
     }
     for entry in schedule.values():
         assert "args" not in entry
-        assert 0 < entry["options"]["expires"] <= 10  # a stopped worker finds few of them
     assert room.app.conf.beat_max_loop_interval <= 1
 
 
-def test_a_task_may_not_run_longer_than_its_lease(build: Callable[..., Room]) -> None:
-    assert build(lease_seconds=7).app.conf.task_time_limit == 7
+def test_beat_does_its_rounds_itself_with_no_broker(build: Callable[..., Room]) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        room = build(broker_url=f"redis://127.0.0.1:{nobody.getsockname()[1]}/0")
+        with room.services.database.begin() as connection:
+            add_watch(connection, "https://github.com", "acme/app", 3_600, "test")
+        beat = room.app.Beat(quiet=True).Service(
+            app=room.app, scheduler_cls=room.app.conf.beat_scheduler
+        )
+        patience = Deadline(30)
+        while not patience.is_over and (room.unsealed() or not room.count(scans)):
+            threading.Event().wait(beat.scheduler.tick())  # as its own loop does
+    assert room.count(scans, scans.c.source == "watch") == 1
+    assert room.unsealed() == 0
+    assert room.count(heartbeats, heartbeats.c.name == BEAT) == 1
+
+
+def test_a_step_says_until_when_it_may_be_busy(room: Room) -> None:
+    before = monotonic()
+    assert not room.steps.run(DELIVER)
+    until, idle = room.told
+    most = room.services.settings.task_seconds
+    assert before + most <= until <= monotonic() + most
+    assert idle == 0
+
+
+def test_a_process_that_stops_begins_nothing(room: Room) -> None:
+    push(room.services)
+    room.steps.stop()
+    assert not room.steps.run(SCAN)
+    assert room.count(scans, scans.c.state == "pending", scans.c.fence == 0) == 1
+
+
+def test_beat_s_round_is_done_by_others_when_it_is_silent(room: Room) -> None:
+    with room.services.database.begin() as connection:
+        add_watch(connection, "https://github.com", "acme/app", 3_600, "test")
+    room.steps.report("worker:respond")  # a process that began just now gives beat time to come
+    assert room.count(scans) == 0
+    room.steps = Steps(room.services, CeleryWaker(room.app), stand_in_after=0)
+    room.steps.report("worker:respond")
+    assert room.count(scans, scans.c.source == "watch") == 1
+    assert room.unsealed() == 0
+    with room.services.database.begin() as connection:
+        ages = dict(connection.execute(select(heartbeats.c.name, heartbeats.c.at)).all())
+        assert {"worker:respond", BEAT, STAND_IN} <= ages.keys()
+        connection.execute(update(watches).values(next_due=0))
+        connection.execute(update(scans).values(state="done"))
+    room.steps.report("worker:respond")  # the round was done a moment ago
+    assert room.count(scans) == 1
+    with room.services.database.begin() as connection:
+        connection.execute(update(heartbeats).values(at=heartbeats.c.at - BEAT_SILENT_MS - 1))
+    room.steps.report("worker:respond")
+    assert room.count(scans) == 2
 
 
 # What they do.
@@ -165,10 +238,10 @@ def test_a_tick_turns_a_due_watch_into_a_scan_once(room: Room) -> None:
     with room.services.database.begin() as connection:
         add_watch(connection, "https://github.com", "acme/app", 3_600, "test")
     room.run(TICK)
-    assert room.wakes() == [SCAN]
+    assert room.wakes() == [HISTORY]
     assert room.count(scans, scans.c.source == "watch") == 1
     room.run(TICK)
-    assert room.wakes() == [SCAN]  # it still waits: a wake may have been lost
+    assert room.wakes() == [HISTORY]  # it still waits: a wake may have been lost
     assert room.count(scans) == 1
     with room.services.database.begin() as connection:
         connection.execute(update(watches).values(next_due=watches.c.next_due - 3_600_001))
@@ -231,11 +304,11 @@ def test_each_step_wakes_the_next_until_the_owner_is_told(
         room.run(step)
         assert room.wakes() == woken
         assert room.count(condition.left.table, condition) == 1
-        assert room.unsealed() == 0  # each step seals its own events
     assert room.count(tokens, tokens.c.id == token_id, tokens.c.state == "revoked") == 1
     (((recipient,), _),) = smtp_server.got
     assert recipient == "ada@contoso.example"
-    for step in expected:
+    for step in (*expected, SEAL):
         room.run(step)
     assert room.wakes() == []
+    assert room.unsealed() == 0
     assert len(smtp_server.got) == 1

@@ -18,7 +18,8 @@ import httpx2
 from sqlalchemy import select
 
 from scanner.bootstrap import Services
-from scanner.commands.service import check_settings, stay, stop_on_signals
+from scanner.commands.process import check_settings
+from scanner.commands.service import stay, stop_on_signals
 from scanner.db import audit, policies, watches
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader

@@ -11,16 +11,22 @@ from sqlalchemy import func, select
 
 from notifier.errors import DeliveryError
 from scanner.bootstrap import Services
+from scanner.broker import resolve, user_of
 from scanner.commands.common import services, trouble
-from scanner.db import audit, freezes, leases
+from scanner.db import audit, freezes, heartbeats, leases
+from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.schema import incidents, outbox, scans, sealed_candidates
 from scanner.errors import ConfigurationError, PatrolError
 from scanner.keyring import prepare_data_dir
 from scanner.model import Secret
 from scanner.prove import prove
+from scanner.slots import NAMES
+from scanner.tasks import BEAT_SILENT_MS, STAND_IN
 from scanner.text import printable
-from scanner.worker import check_broker, make_app
+from scanner.worker import make_app, queue_lengths
+
+_SILENT_MS, _ROUND_MS = 30_000, 5_000  # workers report every five seconds
 
 
 def _data_dir(built: Services) -> str:
@@ -109,8 +115,36 @@ def _audit(built: Services) -> str:
 
 
 def _broker(built: Services) -> str:
-    address = check_broker(make_app(built.settings))
-    return "the embedded one" if built.settings.is_embedded_broker else f"{address} answers"
+    broker = resolve(built.settings)
+    lengths, seconds = queue_lengths(make_app(built.settings), broker)
+    waiting = sum(lengths.values())
+    if not broker.is_redis:
+        return f"{broker.address}, {waiting} wakes wait"
+    how = "over TLS, its certificate is verified" if broker.tls else "without TLS"
+    user = user_of(broker.url)
+    who = f"as {user}" if user else "as its default user"
+    return f"{broker.address} answers {who} in {seconds * 1000:.1f} ms, {how}; {waiting} wakes wait"
+
+
+def _workers(built: Services) -> str:
+    with reader(built.database).connect() as connection:
+        ages = heartbeats.ages(connection, now_ms(connection))
+    alive = [name for name, age in ages.items() if age < _SILENT_MS]
+    prefix = f"{heartbeats.WORKER}:"
+    heard = {
+        queue for name in alive if name.startswith(prefix)
+        for queue in name.removeprefix(prefix).split(",")
+    }  # fmt: skip
+    deaf = [name for name in NAMES if name not in heard]
+    if len(deaf) == len(NAMES):
+        raise ConfigurationError("no worker has reported for 30 seconds; start: patrol worker")
+    if deaf:
+        raise ConfigurationError(
+            f"nobody works on {', '.join(deaf)}; start: patrol worker --queues {','.join(deaf)}"
+        )
+    if ages.get(STAND_IN, _SILENT_MS) < BEAT_SILENT_MS + _ROUND_MS:
+        return "every queue has one; beat is silent, they do its round; start: patrol beat"
+    return "every queue has one"
 
 
 def _mail(built: Services) -> str:
@@ -134,6 +168,7 @@ _CHECKS: tuple[tuple[str, Callable[[Services], str]], ...] = (
     ("work", _work),
     ("audit trail", _audit),
     ("broker", _broker),
+    ("workers", _workers),
     ("mail server", _mail),
 )
 

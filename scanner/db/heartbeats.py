@@ -10,7 +10,7 @@ from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
 from scanner.db.schema import heartbeats
 
-BEAT = "beat"  # written by the task that beat starts: it proves beat, broker and a worker
+BEAT = "beat"  # written with each of its rounds, whoever does it
 WORKER = "worker"  # the beginning of every worker's name
 
 
@@ -22,6 +22,19 @@ def report(connection: Connection, name: str) -> None:
         .values(name=name, at=now)
         .on_conflict_do_update(index_elements=["name"], set_={"at": now})
     )
+
+
+def take_over(connection: Connection, name: str, silent_ms: int) -> bool:
+    """Report in the place of one that has been silent for so long; True for one caller alone."""
+    now = now_ms(connection)
+    result = connection.execute(
+        upsert(connection, heartbeats)
+        .values(name=name, at=now)
+        .on_conflict_do_update(
+            index_elements=["name"], set_={"at": now}, where=heartbeats.c.at < now - silent_ms
+        )
+    )
+    return result.rowcount == 1
 
 
 def ages(connection: Connection, now: int) -> Mapping[str, int]:

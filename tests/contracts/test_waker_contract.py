@@ -8,18 +8,19 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 from celery import Celery
-from fakeredis import TcpFakeServer
 
+from scanner.broker import resolve
 from scanner.ports import Waker
 from scanner.settings import load_settings
-from scanner.worker import QUEUE, RESPOND, SCAN, CeleryWaker, make_app
+from scanner.worker import QUEUES, RESPOND, SCAN, CeleryWaker, make_app, queue_lengths
+from tests.servers.documented import redis_users
+from tests.servers.redis import RedisServer
 
 MOST_SECONDS = 3.0
 
@@ -39,8 +40,8 @@ class Bench(Protocol):
     def waker(self) -> Waker: ...
 
     def take(self, count: int) -> list[str]:
-        """Return the tasks of so many wakes, oldest first, as workers would get them; there must
-        not be more."""
+        """Return the tasks of so many wakes, sorted, as workers would get them; there must not be
+        more."""
         ...
 
 
@@ -51,33 +52,41 @@ class RecordingBench:
     def take(self, count: int) -> list[str]:
         taken = [self.waker.woken.get(timeout=5) for _ in range(count)]
         assert self.waker.woken.empty()
-        return taken
+        return sorted(taken)
 
 
 class CeleryBench:
     """A waker, and a worker's end of its broker."""
 
-    def __init__(self, folder: Path, url: str | None = None) -> None:
+    def __init__(self, folder: Path, url: str | None = None, **settings: Any) -> None:
         given = {} if url is None else {"broker_url": url}
-        self.app: Celery = make_app(load_settings({"data_dir": folder, **given}))
+        self.settings = load_settings({"data_dir": folder, **given, **settings})
+        self.app: Celery = make_app(self.settings)
         self.waker = CeleryWaker(self.app)
 
     def messages(self, count: int) -> list[tuple[Mapping[str, Any], Any]]:
         """Take so many messages; returns the headers and the decoded body of each."""
+        taken: list[Any] = []
+
+        def keep(_body: object, message: Any) -> None:
+            message.ack()
+            taken.append(message)
+
         with self.app.connection_for_read() as connection:
-            waiting = connection.SimpleQueue(QUEUE)
-            try:
-                taken = [waiting.get(timeout=5) for _ in range(count)]
-                for message in taken:
-                    message.ack()
-                with pytest.raises(waiting.Empty):
-                    waiting.get_nowait()
-            finally:
-                waiting.close()
+            queues = [self.app.amqp.queues[name] for name in (RESPOND, SCAN)]
+            with connection.Consumer(queues, callbacks=[keep]):
+                while len(taken) < count:
+                    connection.drain_events(timeout=5)
+                with pytest.raises(TimeoutError):
+                    connection.drain_events(timeout=0.3)
         return [(message.headers, message.decode()) for message in taken]
 
+    def waiting(self) -> list[str]:
+        lengths, _ = queue_lengths(self.app, resolve(self.settings))
+        return [name for name, length in lengths.items() for _ in range(length)]
+
     def take(self, count: int) -> list[str]:
-        return [headers["task"] for headers, _ in self.messages(count)]
+        return sorted(headers["task"] for headers, _ in self.messages(count))
 
 
 def free_port() -> int:
@@ -87,30 +96,31 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def redis_at(port: int = 0) -> Iterator[str]:
-    """Redis's protocol on loopback; yields the broker's URL."""
-    server = TcpFakeServer(("127.0.0.1", port))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"redis://127.0.0.1:{server.server_address[1]}/0"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture
 def embedded(tmp_path: Path) -> CeleryBench:
     return CeleryBench(tmp_path)
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[CeleryBench]:
-    with redis_at() as url:
-        yield CeleryBench(tmp_path, url)
+def redis(tmp_path: Path, redis_server: RedisServer) -> CeleryBench:
+    return CeleryBench(tmp_path, redis_server.url())
+
+
+@pytest.fixture
+def guarded_redis(tmp_path: Path, new_redis: Callable[..., RedisServer]) -> Iterator[CeleryBench]:
+    """One that speaks TLS, asks for certificates, and knows a user who may do next to nothing."""
+    server = new_redis(tls=True, client_certificate=True, users=redis_users("s3cr/et@"))
+    made = server.certificates
+    assert made is not None
+    yield CeleryBench(
+        tmp_path,
+        server.url("patrol-worker", "s3cr/et@").partition("?")[0],
+        redis_ca_file=made.authority,
+        redis_cert_file=made.client,
+        redis_key_file=made.client_key,
+    )
+    with server.client() as client:
+        assert client.acl_log() == []  # nothing was refused
 
 
 @pytest.fixture
@@ -118,12 +128,15 @@ def recording() -> RecordingBench:
     return RecordingBench()
 
 
-@pytest.fixture(params=["embedded", "redis", "recording"])
+BROKERS = ["embedded", "redis", "guarded_redis"]
+
+
+@pytest.fixture(params=[*BROKERS, "recording"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     return request.getfixturevalue(request.param)
 
 
-@pytest.fixture(params=["embedded", "redis"])
+@pytest.fixture(params=BROKERS)
 def celery(request: pytest.FixtureRequest) -> CeleryBench:
     return request.getfixturevalue(request.param)
 
@@ -140,7 +153,7 @@ def test_a_wake_carries_no_more_than_its_name(celery: CeleryBench) -> None:
     for task in (SCAN, RESPOND):
         celery.waker.wake(task)
     taken = celery.messages(2)
-    assert [headers["task"] for headers, _ in taken] == [SCAN, RESPOND]
+    assert sorted(headers["task"] for headers, _ in taken) == [RESPOND, SCAN]
     for headers, (arguments, options, embed) in taken:
         assert (arguments, options) == ([], {})
         assert not any(embed.values())
@@ -148,15 +161,45 @@ def test_a_wake_carries_no_more_than_its_name(celery: CeleryBench) -> None:
         assert headers["expires"] is not None  # else they pile up while no worker runs
 
 
-@pytest.mark.parametrize("name", ["embedded", "recording"])
-def test_many_threads_wake_at_once(request: pytest.FixtureRequest, name: str) -> None:
-    bench: Bench = request.getfixturevalue(name)
-    threads = [threading.Thread(target=bench.waker.wake, args=[SCAN]) for _ in range(30)]
+def test_many_threads_wake_at_once(bench: Bench) -> None:
+    threads = [
+        threading.Thread(target=bench.waker.wake, args=[task])
+        for task in (SCAN, RESPOND)
+        for _ in range(5)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert bench.take(30) == [SCAN] * 30
+    assert bench.take(10) == [RESPOND] * 5 + [SCAN] * 5
+
+
+def test_wakes_that_nobody_takes_do_not_pile_up(celery: CeleryBench) -> None:
+    for _ in range(50):
+        celery.waker.wake(SCAN)
+    celery.waker.wake(RESPOND)  # a queue of its own
+    assert celery.take(17) == [RESPOND] + [SCAN] * 16
+    celery.waker.wake(SCAN)
+    assert celery.take(1) == [SCAN]
+
+
+def test_queues_are_asked_for_what_waits(celery: CeleryBench) -> None:
+    for _ in range(3):
+        celery.waker.wake(SCAN)
+    lengths, seconds = queue_lengths(celery.app, resolve(celery.settings))
+    assert lengths == {name: 3 * (name == SCAN) for name in QUEUES}
+    assert 0 < seconds < MOST_SECONDS
+
+
+def test_a_wake_is_not_lost_in_a_redis_that_forgot_everything(
+    tmp_path: Path, new_redis: Callable[..., RedisServer]
+) -> None:
+    server = new_redis()
+    bench = CeleryBench(tmp_path, server.url())
+    bench.waker.wake(SCAN)
+    server.flush()
+    bench.waker.wake(SCAN)
+    assert bench.take(1) == [SCAN]
 
 
 def seconds_of(waker: Waker, times: int = 1) -> float:
@@ -233,15 +276,53 @@ def test_a_disk_that_is_gone_is_no_error(tmp_path: Path, embedded: CeleryBench) 
     assert embedded.take(1) == [RESPOND]
 
 
-def test_a_broker_that_comes_and_goes(tmp_path: Path) -> None:
-    port = free_port()
-    bench = CeleryBench(tmp_path, f"redis://127.0.0.1:{port}/0")
+def test_a_broker_that_comes_and_goes(
+    tmp_path: Path, new_redis: Callable[..., RedisServer]
+) -> None:
+    server = new_redis()
+    server.kill()
+    bench = CeleryBench(tmp_path, server.url())
     bench.waker.wake(SCAN)
-    with redis_at(port):
-        bench.waker.wake(SCAN)
-        assert bench.take(1) == [SCAN]
+    server.start()
+    bench.waker.wake(SCAN)
+    assert bench.take(1) == [SCAN]
+    server.kill()
     assert seconds_of(bench.waker, 2) < MOST_SECONDS
-    with redis_at(port):
-        bench.waker.wake(SCAN)
-        bench.waker.wake(RESPOND)
-        assert bench.take(2) == [SCAN, RESPOND]
+    server.start()
+    bench.waker.wake(SCAN)
+    bench.waker.wake(RESPOND)
+    assert bench.take(2) == [RESPOND, SCAN]
+    server.stop()
+    server.start()
+    bench.waker.wake(SCAN)  # over a connection whose other end is gone
+    assert bench.take(1) == [SCAN]
+
+
+def test_a_broker_that_hangs_is_left_alone_for_a_while(
+    tmp_path: Path, new_redis: Callable[..., RedisServer]
+) -> None:
+    server = new_redis()
+    bench = CeleryBench(tmp_path, server.url())
+    bench.waker.wake(SCAN)
+    server.pause()
+    assert 0.5 < seconds_of(bench.waker) < MOST_SECONDS
+    assert seconds_of(bench.waker, 100) < 0.5
+    server.resume()
+    threading.Event().wait(2.1)
+    bench.waker.wake(RESPOND)
+    # What the hanging server was sent may have arrived all the same: one wake too many is harmless.
+    assert {*bench.take(len(bench.waiting()))} == {SCAN, RESPOND}
+
+
+def test_a_full_broker_is_no_error(
+    tmp_path: Path, new_redis: Callable[..., RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = new_redis()
+    bench = CeleryBench(tmp_path, server.url())
+    bench.waker.wake(RESPOND)
+    server.fill()
+    assert seconds_of(bench.waker) < MOST_SECONDS
+    assert "did not take a wake" in caplog.text
+    server.make_room()
+    bench.waker.wake(SCAN)
+    assert bench.take(2) == [RESPOND, SCAN]

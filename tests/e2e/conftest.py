@@ -89,10 +89,10 @@ class House:
             env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
 
-    def start(self, role: str) -> subprocess.Popen[str]:
+    def start(self, role: str, *arguments: str) -> subprocess.Popen[str]:
         with (self.folder / f"{role}.out").open("a") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "scanner.cli", role],
+                [sys.executable, "-m", "scanner.cli", role, *arguments],
                 env=self.env, cwd=ROOT, stdout=out, stderr=out, text=True, start_new_session=True,
             )  # fmt: skip
         self._running[role] = process

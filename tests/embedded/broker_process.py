@@ -9,7 +9,7 @@ from typing import Any
 from kombu.simple import SimpleQueue
 
 from scanner.settings import load_settings
-from scanner.worker import QUEUE, make_app
+from scanner.worker import SCAN, make_app
 
 
 def produce(queue: SimpleQueue, name: str, count: int) -> None:
@@ -32,7 +32,7 @@ def consume(queue: SimpleQueue) -> None:
 def main(data_dir: str, role: str, name: str = "", count: str = "0") -> None:
     app = make_app(load_settings({"data_dir": Path(data_dir)}))
     with app.connection_for_write() as connection:
-        queue = connection.SimpleQueue(QUEUE)
+        queue = connection.SimpleQueue(SCAN)
         if role == "produce":
             produce(queue, name, int(count))
         else:

@@ -20,7 +20,7 @@ from kombu import Connection
 from kombu.simple import SimpleQueue
 
 from scanner.settings import load_settings
-from scanner.worker import QUEUE, SCAN, CeleryWaker, make_app
+from scanner.worker import SCAN, CeleryWaker, make_app
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def folder(data_dir: Path) -> Path:
 
 
 @contextmanager
-def opened(data_dir: Path, name: str = QUEUE) -> Iterator[SimpleQueue]:
+def opened(data_dir: Path, name: str = SCAN) -> Iterator[SimpleQueue]:
     connection: Connection
     with make_app(load_settings({"data_dir": data_dir})).connection_for_write() as connection:
         queue = connection.SimpleQueue(name)
@@ -145,7 +145,7 @@ def test_a_message_that_is_still_being_written_is_not_read(
 def test_a_damaged_message_is_dropped_and_the_next_one_read(
     queue: SimpleQueue, folder: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (folder / f"{0:020d}_x.{QUEUE}.msg").write_bytes(damage)
+    (folder / f"{0:020d}_x.{SCAN}.msg").write_bytes(damage)
     queue.put("whole")
     assert drain(queue) == ["whole"]
     assert list(folder.iterdir()) == []
@@ -155,7 +155,7 @@ def test_a_damaged_message_is_dropped_and_the_next_one_read(
 def test_a_queue_whose_name_ends_like_another_ones_keeps_its_messages(
     data_dir: Path, queue: SimpleQueue
 ) -> None:
-    with opened(data_dir, f"other.{QUEUE}") as other:
+    with opened(data_dir, f"other.{SCAN}") as other:
         other.put("theirs")
         queue.put("ours")
         assert drain(queue) == ["ours"]
@@ -164,11 +164,11 @@ def test_a_queue_whose_name_ends_like_another_ones_keeps_its_messages(
 
 def test_what_a_killed_process_left_half_written_stops_nobody(data_dir: Path, folder: Path) -> None:
     # kombu's own transport keeps its bindings in such a file, and dies of one that is empty.
-    (folder.parent / "control" / f"{QUEUE}.exchange").touch()
+    (folder.parent / "control" / f"{SCAN}.exchange").touch()
     with opened(data_dir) as queue:
         queue.put("on")
         assert drain(queue) == ["on"]
-    (folder.parent / "control" / f"{QUEUE}.exchange").unlink()
+    (folder.parent / "control" / f"{SCAN}.exchange").unlink()
     assert list((folder.parent / "control").iterdir()) == []
 
 
@@ -207,16 +207,17 @@ def late():
 def live():
     os.write(1, b"ran live\\n")
 
-app.worker_main(["worker", "--pool=solo", "--without-gossip", "--without-mingle",
-                 "--without-heartbeat"])
+app.conf.task_routes = {}
+app.worker_main(["worker", "--pool=solo", "--queues=patrol.webhooks",
+                 "--without-gossip", "--without-mingle", "--without-heartbeat"])
 """
 
 
 def test_a_worker_drops_a_wake_that_has_expired(data_dir: Path, folder: Path) -> None:
     app = make_app(load_settings({"data_dir": data_dir}))
     now = datetime.now(UTC)
-    app.send_task("late", expires=now - timedelta(seconds=1))
-    app.send_task("live", expires=now + timedelta(hours=1))
+    app.send_task("late", queue=SCAN, expires=now - timedelta(seconds=1))
+    app.send_task("live", queue=SCAN, expires=now + timedelta(hours=1))
     worker = subprocess.Popen(
         [sys.executable, "-c", _WORKER, data_dir],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}, cwd=ROOT, text=True,
