@@ -6,7 +6,7 @@ SHELL := /bin/bash
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: help setup setup-test setup-servers run test lint format bench lock clean
+.PHONY: help setup setup-test setup-servers run run-real test test-long chaos lint format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,6 +24,9 @@ setup-servers: ## redis-server, PostgreSQL and Chromium for the tests: found, or
 run: setup ## the main job, end to end, then stay up
 	@$(BIN)/patrol demo
 
+run-real: setup ## the same on a real PostgreSQL and a real Redis, started and stopped with it
+	@$(BIN)/python scripts/real_servers.py $(BIN)/patrol demo --on-these-engines
+
 lint: setup-test ## style, types and the import order
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +35,12 @@ lint: setup-test ## style, types and the import order
 
 test: lint setup-servers ## lint, then every test
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+test-long: setup-test setup-servers ## the tests that take minutes: kill points, worker processes, the image
+	$(BIN)/python -m pytest -q -m long
+
+chaos: setup-test setup-servers ## faults under a stream of leaks; ARGS="--leaks 1000 --faults 50 --seed 1"
+	$(BIN)/python -m tests.chaos.run $(ARGS)
 
 format: setup-test ## put the code into shape
 	$(BIN)/ruff check --fix .

@@ -1,36 +1,37 @@
-# The worker, and with another command the web process or beat:
+# One image for every process of Patrol: web, worker, beat, the mail catcher, and each `patrol` command.
+# compose.yaml builds and runs it; docs/containers.md says how, and what of it was proved.
+#
 #   docker build -f worker.Dockerfile -t patrol .
-#   docker run --read-only --tmpfs /tmp -v patrol:/data --env-file patrol.env patrol [patrol web|worker|beat]
-# Secrets come as PATROL_..._FILE settings that point to mounted files.
+#
+# The steps are scripts/image.sh's, which the tests run as well. Nothing is written outside /data and /tmp, so the
+# root file system may be read-only. Secrets come as mounted files that PATROL_..._FILE settings name, or as a
+# directory of keys at /data/keys; none is in the image.
 
-FROM python:3.11-slim-bookworm AS base
-# Where .venv is built is where it runs: its scripts hold their full path.
-WORKDIR /app
+# A tag moves as Python and Debian are mended; a digest does not: --build-arg PYTHON_IMAGE=python@sha256:...
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
-FROM base AS build
-# Without the code, which .venv only points to: a change of the code does not install the packages again.
-COPY pyproject.toml README.md LICENSE requirements.lock ./
-COPY scripts scripts
-RUN mkdir notifier scanner && touch notifier/__init__.py scanner/__init__.py && scripts/setup.sh run
-
-FROM base
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin patrol \
-    && install --directory --owner=patrol --group=patrol --mode=0700 /data
-COPY --from=build /app /app
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
+COPY scripts/image.sh scripts/python_env.sh scripts/
+# Before the code: a change of it does not install the packages again.
+COPY requirements.lock ./
+RUN scripts/image.sh build /app
+COPY pyproject.toml README.md LICENSE ./
 COPY notifier notifier
 COPY scanner scanner
-RUN python -m compileall -q notifier scanner
-# Nothing is written outside /data and /tmp, so the root file system may be read-only.
-ENV PATH=/app/.venv/bin:$PATH \
+RUN scripts/image.sh install /app
+
+FROM ${PYTHON_IMAGE}
+RUN --mount=type=bind,source=scripts,target=/scripts /scripts/image.sh system
+COPY --from=build /app /app
+ENV PATH=/app/bin:$PATH \
     HOME=/data \
     PATROL_DATA_DIR=/data \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-USER patrol
-VOLUME /data
-HEALTHCHECK --interval=60s --timeout=20s --start-period=30s --retries=3 CMD ["patrol", "doctor"]
+WORKDIR /data
+USER 10001:10001
+# Of the default command; compose.yaml names each service's own.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["patrol", "healthcheck", "worker"]
 STOPSIGNAL SIGTERM
 CMD ["patrol", "worker"]

@@ -15,11 +15,13 @@ from stamina.instrumentation import (
 
 from notifier.channels.email import EmailChannel
 from notifier.render import Renderer
+from scanner.cache.redis_ledger import RedisLedger
 from scanner.db import sealkeys
 from scanner.db.chains import all_chains
 from scanner.db.engine import create_database_engine
 from scanner.db.keycheck import check_keys
 from scanner.db.leases import Patience
+from scanner.db.ledger import DatabaseLedger
 from scanner.db.seals import Sealer
 from scanner.db.upgrade import is_current, refuse_unreadable
 from scanner.errors import ConfigurationError
@@ -30,7 +32,7 @@ from scanner.judge import Judge
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.patterns.loader import load
-from scanner.ports import TokenStore
+from scanner.ports import BlobLedger, TokenStore
 from scanner.recheck import Rechecker
 from scanner.respond.deliver import Deliverer
 from scanner.respond.run import Responder
@@ -73,9 +75,8 @@ class Services:
             check_keys(connection, "pepper", self.settings.pepper_ring)
             if missing := self.peppers.now().missing(all_chains(connection)):
                 raise ConfigurationError(
-                    f"PATROL_PEPPERS lacks the keys {', '.join(missing)}, which tokens are stored "
-                    "under; restore them, after the newest one (patrol keys list says what needs "
-                    "them)."
+                    f"PATROL_PEPPERS or PATROL_ISSUER_KEYS lacks the keys {', '.join(missing)}, "
+                    "which tokens are stored under; restore them, behind the newest pepper."
                 )
             check_keys(connection, "fingerprint", self.settings.fingerprint_ring)
             # A seal's key is destroyed once its time to live has passed.
@@ -200,6 +201,34 @@ class Services:
             judge=self.judge,
             sealer=self.sealer,
             patience=self._patience,
+            ledger=self.ledger,
+        )
+
+    @cached_property
+    def ledger(self) -> BlobLedger:
+        """Files that need not be matched again: in the database, with Redis in front if there is
+        one."""
+        return self.redis_ledger or self._database_ledger
+
+    @cached_property
+    def redis_ledger(self) -> RedisLedger | None:
+        """The ledger with its copy in Redis; None where no Redis is."""
+        url = self.settings.ledger
+        if url is None:
+            return None
+        return RedisLedger(
+            self._database_ledger,
+            url,
+            self.settings.fingerprint_ring,
+            keep_seconds=self.settings.ledger_days * _DAY_MS / 1000,
+        )
+
+    @cached_property
+    def _database_ledger(self) -> DatabaseLedger:
+        return DatabaseLedger(
+            self.database,
+            keep_ms=round(self.settings.ledger_days * _DAY_MS),
+            most_rows=self.settings.ledger_rows,
         )
 
     @cached_property

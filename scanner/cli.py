@@ -37,6 +37,7 @@ _GROUPS = {
         "web": ("service", "take webhooks, serve the API"),
         "worker": ("worker", "do the work"),
         "beat": ("service", "start what is due (one instance)"),
+        "healthcheck": ("healthcheck", "is the process in this container well?"),
         "mail": ("service", "catch mail and show it on a page"),
         "db": ("database", "upgrade the database, or move to another"),
     },

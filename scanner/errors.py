@@ -133,6 +133,10 @@ class OutOfTimeError(RetryableError):
     """A task's time was over before this part of its work was done."""
 
 
+class LedgerFalseError(RetryableError):
+    """The blob ledger knew a file that holds something: it was emptied, the scan begins anew."""
+
+
 class LeaseLostError(RetryableError):
     """Another worker holds this work now; whatever was done here is discarded."""
 

@@ -162,7 +162,7 @@ SCAN_SECONDS = Seconds(
     _SLOW,
     stage=("wait", "fetch", "match", "prove", "total"),
 )
-SCANNED_OBJECTS = Count("patrol_scanned_objects_total", "Git objects that were matched.")
+SCANNED_OBJECTS = Count("patrol_scanned_objects_total", "Git objects that were read.")
 SCANNED_BYTES = Count("patrol_scanned_bytes_total", "Bytes that were matched, inflated.")
 CANDIDATES = Count(
     "patrol_candidates_total", "Candidates by pattern and verdict.", pattern=(), validity=()

@@ -115,7 +115,11 @@ class LocatedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What reading and matching a set of objects gave. `partial` names every bound that was met."""
+    """What reading and matching a set of objects gave. `partial` names every bound that was met.
+
+    `bare` are ids of large files that were matched whole and held nothing, not even what a filter
+    then ruled out: the blob ledger may remember them.
+    """
 
     found: tuple[LocatedCandidate, ...] = ()
     objects: int = 0
@@ -123,6 +127,8 @@ class Inspection:
     bytes: int = 0  # size of all objects, inflated
     scanned_bytes: int = 0  # of these, handed to the matcher
     partial: tuple[str, ...] = ()
+    known_blobs: int = 0  # of the blobs, not matched: the ledger knew them
+    bare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +208,4 @@ class AuditAction(StrEnum):
     SCAN_PARKED = "scan.parked"
     STORE_FROZEN = "store.frozen"
     STORE_RELEASED = "store.released"
+    LEDGER_DISTRUSTED = "ledger.distrusted"  # a file it knew held something after all

@@ -53,6 +53,7 @@ def tell_done(
         extra={
             "repository": repository,
             "objects": inspection.objects,
+            "known_blobs": inspection.known_blobs or None,
             "candidates": len(inspection.found),
             "waiting": len(judged.waiting),
             "partial": ", ".join(inspection.partial) or None,

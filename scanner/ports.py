@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, runtime_checkable
 
 from scanner.model import FetchPlan, Inspection, Lookup, Secret
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,10 @@ class Pack:
     file: BinaryIO
     size: int  # bytes
     partial: tuple[str, ...] = ()  # e.g. a want the server no longer has
+
+
+KnownBlobs = Callable[[Sequence[str]], Collection[str]]
+"""Of these object ids, those of files that need not be matched again."""
 
 
 class Fetcher(Protocol):
@@ -37,8 +44,13 @@ class Inspector(Protocol):
     Errors: `MalformedPackError`, `InspectionError`.
     """
 
-    def inspect(self, pack: Pack, hash_size: int = 20) -> Inspection:
-        """Return every candidate of the pack with its places. `hash_size`: 20 (SHA-1) or 32."""
+    def inspect(
+        self, pack: Pack, hash_size: int = 20, known: KnownBlobs | None = None
+    ) -> Inspection:
+        """Return every candidate of the pack with its places. `hash_size`: 20 (SHA-1) or 32.
+
+        Large files that are `known` are not matched; it is asked about many at a time, seldom.
+        """
         ...
 
 
@@ -84,6 +96,31 @@ class MeetsLatecomers(Protocol):
     def digests(self, secret: Secret) -> Sequence[tuple[str, str]]:
         """Return (chain of keys, digest) of a token that the store does not know, under every chain
         that a record made from now on may have."""
+        ...
+
+
+class BlobLedger(Protocol):
+    """Large files that were matched whole under a ruleset (its digest) and held nothing (law 7).
+
+    Whatever it forgets costs time only. It never holds a file that had a candidate.
+    """
+
+    def known(self, ruleset: str, object_ids: Sequence[str]) -> set[str]:
+        """Return those that are remembered. Never raises: who does not answer knows nothing."""
+        ...
+
+    def remember(self, connection: Connection, ruleset: str, object_ids: Iterable[str]) -> None:
+        """Remember files in the transaction of their scan's verdict: the ids were computed from
+        the bytes that were matched."""
+        ...
+
+    def publish(self, ruleset: str, object_ids: Collection[str]) -> None:
+        """After that transaction's commit: tell the copies. Never raises."""
+        ...
+
+    def distrust(self, object_id: str) -> None:
+        """Forget everything, durably, because the entry of this file was false; tell the
+        operator."""
         ...
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -34,6 +36,7 @@ from scanner.errors import (
     FinalError,
     InspectionError,
     LeaseLostError,
+    LedgerFalseError,
     ObjectNotFoundError,
     OutOfTimeError,
     PatrolError,
@@ -50,11 +53,13 @@ from scanner.model import (
     ObjectKind,
     Place,
 )
-from scanner.ports import Fetcher, Inspector
+from scanner.ports import BlobLedger, Fetcher, Inspector, Pack
+from scanner.recall import SAMPLE, Recall
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_Inspect = Callable[[Pack, int], Awaitable[Inspection]]
 
 _BATCH = 64
 _LOOK_SECONDS = 0.2
@@ -75,6 +80,8 @@ class Scanner:
     judge: Judge
     sealer: Sealer
     patience: Patience
+    ledger: BlobLedger
+    sample: int = SAMPLE  # of so many files that the ledger knows, one is matched again
 
     def run_batch(
         self,
@@ -141,8 +148,12 @@ class Scanner:
         self, claim: Claim, inspecting: asyncio.Lock, on_leak: Callable[[], None] | None
     ) -> None:
         try:
-            if await self._scan(claim, inspecting) and on_leak is not None:
+            is_leak, bare = await self._scan(claim, inspecting)
+            if is_leak and on_leak is not None:
                 on_leak()
+            if bare:
+                with suppress(asyncio.CancelledError):  # the scan itself is done
+                    await _in_thread(self.ledger.publish, self.matcher.digest, bare)
         except LeaseLostError:
             # Another worker took over while we were paused: its verdict counts.
             log.warning("scan %s: the lease was lost, its result is discarded", claim.id)
@@ -152,8 +163,8 @@ class Scanner:
         except Exception as error:  # noqa: BLE001 (a fault of ours must not take neighbours down)
             self._give_back(claim, name_of(error), error)
 
-    async def _scan(self, claim: Claim, inspecting: asyncio.Lock) -> bool:
-        """Returns whether a leak was met."""
+    async def _scan(self, claim: Claim, inspecting: asyncio.Lock) -> tuple[bool, Sequence[str]]:
+        """Returns whether a leak was met, and the files that the ledger remembers of it."""
         row, began = claim.row, perf_counter()
         with reader(self.engine).connect() as connection:
             repository = scans.repository_of(connection, row["repository_id"])
@@ -161,7 +172,13 @@ class Scanner:
         raw = self.sealer.open(row["body_digest"], row["sealed"]) if row["sealed"] else {}
         url = f"{repository['host']}/{raw.get('repository', repository['name'])}.git"
         request = await self._request(row, raw, url, known)
-        reading = await self._read(claim, request, inspecting)
+        recall = Recall(self.ledger, self.matcher.digest, sample=self.sample)
+        reading = await self._read(claim, request, partial(self._inspect, inspecting, recall))
+        if false := recall.contradiction(reading.inspection.bare):
+            await _in_thread(self.ledger.distrust, false)
+            raise LedgerFalseError(
+                "The blob ledger was false: it is empty now, and this begins anew."
+            )
         spoken = tuple(self._spoken(request.names))
         inspection = replace(reading.inspection, found=(*reading.inspection.found, *spoken))
         self._settle(claim, "matched_at", candidates=len(inspection.found))
@@ -172,7 +189,7 @@ class Scanner:
         proved_at, met = self._record(claim, inspection, judged, heads)
         name, worked = str(repository["name"]), perf_counter() - began
         outcomes.tell_done(row, name, inspection, judged, proved_at=proved_at, worked=worked)
-        return met
+        return met, inspection.bare
 
     async def _request(
         self, row: Mapping[str, Any], raw: Mapping[str, str], url: str, known: Sequence[str]
@@ -195,27 +212,27 @@ class Scanner:
             names=tuple((after, text) for text in raw.values()),
         )
 
-    async def _read(self, claim: Claim, request: _Request, inspecting: asyncio.Lock) -> _Reading:
+    async def _read(self, claim: Claim, request: _Request, inspect: _Inspect) -> _Reading:
         """Fetch and match: at first all we lack, then what can be had instead."""
         plan = FetchPlan(request.url, request.wants, request.known)
         notes: tuple[str, ...] = ()
         if request.orphans:
             wants = (*request.wants, *request.orphans)
             try:
-                return _Reading(await self._fetch(claim, replace(plan, wants=wants), inspecting))
+                return _Reading(await self._fetch(claim, replace(plan, wants=wants), inspect))
             except ObjectNotFoundError:
                 notes = (_ORPHANS_GONE,)
             except FetchTooLargeError:
                 notes = (_ORPHANS_TOO_LARGE,)
         try:
-            return _Reading(_noted(await self._fetch(claim, plan, inspecting), *notes))
+            return _Reading(_noted(await self._fetch(claim, plan, inspect), *notes))
         except FetchTooLargeError:
             # We lack too much of this repository. What was pushed must not wait for the rest; no
             # head is claimed as scanned (law 7), the scan says what it left out (law 6).
-            found = await self._fetch(claim, replace(plan, depth=_SHALLOW), inspecting)
+            found = await self._fetch(claim, replace(plan, depth=_SHALLOW), inspect)
             return _Reading(_noted(found, *notes, _TOO_LARGE), is_whole=False)
 
-    async def _fetch(self, claim: Claim, plan: FetchPlan, inspecting: asyncio.Lock) -> Inspection:
+    async def _fetch(self, claim: Claim, plan: FetchPlan, inspect: _Inspect) -> Inspection:
         wanted = tuple(want for want in plan.wants if want not in plan.haves)
         if not wanted:
             self._settle(claim, "fetched_at", bytes=0)
@@ -225,9 +242,14 @@ class Scanner:
             SCAN_SECONDS.note(perf_counter() - began, stage="fetch")
             self._settle(claim, "fetched_at", bytes=pack.size)
             hash_size = len(wanted[0]) // 2
-            async with inspecting:
-                with SCAN_SECONDS.timed(stage="match"):
-                    return await _in_thread(self.inspector.inspect, pack, hash_size)
+            return await inspect(pack, hash_size)
+
+    async def _inspect(
+        self, inspecting: asyncio.Lock, recall: Recall, pack: Pack, hash_size: int
+    ) -> Inspection:
+        async with inspecting:
+            with SCAN_SECONDS.timed(stage="match"):
+                return await _in_thread(self.inspector.inspect, pack, hash_size, recall.known)
 
     def _settle(self, claim: Claim, moment: str, **values: Any) -> None:
         with self.engine.begin() as connection:
@@ -258,6 +280,7 @@ class Scanner:
                 scans.remember_heads(
                     connection, claim.row["repository_id"], self.matcher.digest, heads
                 )
+            self.ledger.remember(connection, self.matcher.digest, inspection.bare)
             if not leases.finish(
                 connection,
                 scans_table,

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     redis_cert_file: Path | None = None
     redis_key_file: Path | None = None
     redis_prefix: str = Field(default="patrol:", pattern=r"^[\x21-\x7e]*$")
+    ledger_url: SecretStr | None = None
     smtp_url: SecretStr | None = None
     mail_from: str = "Patrol <patrol@localhost>"
     operator_email: str = "operator@localhost"
@@ -114,6 +115,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     worker_max_memory_mb: int = Field(default=1024, ge=128)
     worker_max_tasks: int = Field(default=10_000, ge=1)
+    ledger_days: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    ledger_rows: int = Field(default=1_000_000, ge=1)
     seal_days: float = Field(default=14.0, gt=0, allow_inf_nan=False)
     body_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     ready_lag_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
@@ -190,6 +193,13 @@ class Settings(BaseSettings):
             raise ValueError("it must be an address such as redis://host:6379/0")
         return value
 
+    @field_validator("ledger_url")
+    @classmethod
+    def _check_ledger(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"rediss?://|$", value.get_secret_value()):
+            raise ValueError("it must be redis://host:6379/0, or rediss:// for TLS, or empty")
+        return value
+
     @model_validator(mode="after")
     def _check_ports(self) -> Self:
         if len({self.port, self.smtp_port, self.mail_port}) != len(("web", "smtp", "mail")):
@@ -231,6 +241,14 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{(self.data_dir / 'patrol.db').resolve()}"
+
+    @cached_property
+    def ledger(self) -> str | None:
+        """Redis for the blob ledger's copy: the broker, if it is one and no other is set."""
+        if self.ledger_url is not None:
+            return self.ledger_url.get_secret_value() or None
+        broker = self.broker_url.get_secret_value() if self.broker_url is not None else ""
+        return broker if re.match("rediss?://", broker) else None
 
     @cached_property
     def smtp(self) -> str:

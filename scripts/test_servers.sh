@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What the tests need beside Python: redis-server, PostgreSQL and Chromium.
+# What the tests need beside Python: redis-server, PostgreSQL and Chromium. real_servers.py needs the first two.
 #
-#   test_servers.sh         installs what is missing through apt, on Debian as root; costs nothing when all is there
-#   test_servers.sh where   prints one line each: name, path ("" when it is missing), what is needed
+#   test_servers.sh [NAME...]         installs what is missing through apt, on Debian as root; costs nothing when
+#                                     all is there; without names, all three
+#   test_servers.sh where [NAME...]   prints one line each: name, path ("" when it is missing), what is needed
 #
 # Nothing is left running: the packages' own services are neither started nor enabled, and no PostgreSQL
 # cluster is made; the tests start servers of their own. Where nothing can be installed, this says what is
@@ -46,19 +47,29 @@ find_server() {
     esac
 }
 
+task=install
 if [ "${1:-}" = where ]; then
-    for name in "${NAMES[@]}"; do
+    task=where
+    shift
+fi
+for name in "$@"; do
+    [ -n "${NEEDED[$name]:-}" ] || { say "usage: scripts/test_servers.sh [where] [NAME...], of ${NAMES[*]}"; exit 2; }
+done
+asked=("$@")
+[ $# != 0 ] || asked=("${NAMES[@]}")
+
+if [ "$task" = where ]; then
+    for name in "${asked[@]}"; do
         printf '%s\t%s\t%s\n' "$name" "$(find_server "$name" || true)" "${NEEDED[$name]}"
     done
     exit
 fi
-[ $# = 0 ] || { say "usage: scripts/test_servers.sh [where]"; exit 2; }
 
 # Sets "missing" to the names of what is not here.
 look() {
     missing=()
     local name
-    for name in "${NAMES[@]}"; do find_server "$name" >/dev/null || missing+=("$name"); done
+    for name in "${asked[@]}"; do find_server "$name" >/dev/null || missing+=("$name"); done
 }
 
 look
@@ -112,10 +123,13 @@ install_missing() {
 }
 
 install_missing
-case ${CI:-} in
-"" | 0 | false) outcome="be skipped" ;;
-*) outcome=fail ;;
-esac
+outcome=
+if [ $# = 0 ]; then
+    case ${CI:-} in
+    "" | 0 | false) outcome="; tests of it will be skipped" ;;
+    *) outcome="; tests of it will fail" ;;
+    esac
+fi
 for name in "${missing[@]}"; do
-    say "${NEEDED[$name]} is missing; tests of it will $outcome. On Debian: apt-get install $name"
+    say "${NEEDED[$name]} is missing$outcome. On Debian: apt-get install $name"
 done

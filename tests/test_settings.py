@@ -125,12 +125,34 @@ def test_every_setting_may_come_from_a_file(tmp_path: Path) -> None:
         "task_seconds": "400", "stop_seconds": "9", "worker_max_memory_mb": "500",
         "worker_max_tasks": "50", "metrics_open": "true", "metrics_port": "9100",
         "log_format": "json", "log_level": "DEBUG",
+        "ledger_url": "rediss://redis.example", "ledger_days": "7", "ledger_rows": "10",
     }  # fmt: skip
     for name in Settings.model_fields:
         file.write_text(values.get(name, "text") + "\n")
         os.environ[f"PATROL_{name.upper()}_FILE"] = str(file)
         assert getattr(load_settings(), name) != Settings.model_fields[name].default
         del os.environ[f"PATROL_{name.upper()}_FILE"]
+
+
+@pytest.mark.parametrize(
+    ("broker", "ledger", "expected"),
+    [
+        (None, None, None),
+        ("amqp://mq.example", None, None),
+        ("redis+socket:///run/redis", None, None),
+        ("redis://a.example/1", None, "redis://a.example/1"),
+        ("rediss://a.example", None, "rediss://a.example"),
+        ("redis://a.example", "redis://b.example", "redis://b.example"),
+        ("redis://a.example", "", None),
+        (None, "redis://b.example", "redis://b.example"),
+    ],
+)
+def test_the_blob_ledgers_copy_is_in_a_redis(
+    broker: str | None, ledger: str | None, expected: str | None
+) -> None:
+    given = {"PATROL_BROKER_URL": broker, "PATROL_LEDGER_URL": ledger}
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+    assert load_settings().ledger == expected
 
 
 def test_two_servers_cannot_share_a_port() -> None:
@@ -159,6 +181,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("OPERATOR_EMAIL", "Ops <a@b>"), ("OPERATOR_EMAIL", "a@b\nBcc: c@d"), ("LOG_LEVEL", HUSH),
         ("LOG_FORMAT", "xml"), ("BODY_TIMEOUT", "0"), ("READY_LAG_SECONDS", "0"),
         ("BROKER_URL", HUSH), ("PORT", HUSH), ("PORT", "-1"),
+        ("LEDGER_URL", HUSH), ("LEDGER_URL", "http://" + HUSH), ("LEDGER_DAYS", "0"),
+        ("LEDGER_ROWS", "0"),
         ("PORT", "65536"), ("PORT", ""), ("SMTP_PORT", "8.5"),
         ("MAIL_PORT", "0x50"), ("FETCH_MAX_BYTES", "1023"), ("FETCH_MAX_BYTES", "1GB"),
         ("FETCH_TIMEOUT", "0"), ("FETCH_TIMEOUT", "nan"), ("INSPECT_TIMEOUT", "inf"),

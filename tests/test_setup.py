@@ -64,7 +64,8 @@ def tree(tmp_path: Path) -> Path:
     """A copy of what the set-up script reads, in a folder with a space."""
     copy = tmp_path / "a copy"
     (copy / "scripts").mkdir(parents=True)
-    shutil.copy(ROOT / "scripts" / "setup.sh", copy / "scripts")
+    for script in ("setup.sh", "python_env.sh"):
+        shutil.copy(ROOT / "scripts" / script, copy / "scripts")
     for name in ("pyproject.toml", *LOCKS):
         shutil.copy(ROOT / name, copy)
     return copy

@@ -18,6 +18,12 @@ import httpx2
 from sqlalchemy import select
 
 from scanner.bootstrap import Services
+from scanner.commands.demo_guard import (
+    ORGANISATION,
+    engines,
+    refuse_others_data,
+    refuse_real_services,
+)
 from scanner.commands.process import check_settings
 from scanner.commands.service import stay, stop_on_signals
 from scanner.db import audit, policies, watches
@@ -28,16 +34,16 @@ from scanner.db.upgrade import upgrade_database
 from scanner.embedded.git_server import GitServer, git
 from scanner.embedded.mail_catcher import MailStore
 from scanner.embedded.supervisor import Supervisor, mail_directory
-from scanner.errors import ConfigurationError, FinalError
+from scanner.errors import FinalError
 from scanner.matcher.mask import mask
 from scanner.model import AuditAction, Secret
 from scanner.patterns.generate import generate
-from scanner.settings import Settings, load_settings
+from scanner.settings import load_settings
 from scanner.stores.sql import ensure_owner
 from scanner.tasks import seal_all
 
 _PATIENCE = 20.0  # seconds for any one line
-_ORGANISATION, _OWNER = "Contoso", "Ada Byron"
+_OWNER = "Ada Byron"
 _ZEROS = "0" * 40
 
 
@@ -81,7 +87,7 @@ class _Demo:
         secret = generate(pattern)
         token_id = self.built.builtin_store.issue(
             secret,
-            organisation=_ORGANISATION,
+            organisation=ORGANISATION,
             owner=_OWNER,
             name=name,
             pattern=pattern.id,
@@ -170,7 +176,7 @@ class _Demo:
         )
         if token["revoked_by"] != row["id"]:
             raise FinalError("The token was revoked, but not by this incident.")
-        _line(token["revoked_at"], "revoked           by the policy of " + _ORGANISATION)
+        _line(token["revoked_at"], "revoked           by the policy of " + ORGANISATION)
         event = self.until(
             "the audit event",
             lambda: self.row(
@@ -239,7 +245,12 @@ class _Demo:
 
 @click.command()
 @click.option("--once", is_flag=True, help="end after the story instead of staying up")
-def demo(*, once: bool) -> None:
+@click.option(
+    "--on-these-engines",
+    is_flag=True,
+    help="use the PATROL_DATABASE_URL and PATROL_BROKER_URL that are set: on loopback, and empty",
+)
+def demo(*, once: bool, on_these_engines: bool) -> None:
     """Issue a token, leak it in a real push, watch it found, revoked, mailed and audited.
 
     Everything happens on this machine, in the data directory; then it stays up, as patrol up does.
@@ -247,7 +258,7 @@ def demo(*, once: bool) -> None:
     stop_on_signals()
     git("--version")
     first = load_settings()
-    _refuse_real_services(first)
+    refuse_real_services(first, on_these_engines=on_these_engines)
     with (
         TemporaryDirectory(prefix="patrol-demo-") as folder,
         GitServer(Path(folder) / "served") as server,
@@ -257,14 +268,18 @@ def demo(*, once: bool) -> None:
             {"github_url": server.url, "allow_hosts": (*first.allow_hosts, server.address)}
         )
         built = Services(settings)
+        if on_these_engines:
+            refuse_others_data(built)
+            for line in engines(built):
+                click.echo(line)
         upgrade_database(built.engine)
         with built.database.begin() as connection:
-            ensure_owner(connection, _ORGANISATION, _OWNER, "ada@contoso.example", None)
+            ensure_owner(connection, ORGANISATION, _OWNER, "ada@contoso.example", None)
             policy = policies.current_policy(
-                connection, policies.organisation_id(connection, _ORGANISATION)
+                connection, policies.organisation_id(connection, ORGANISATION)
             )
             if not policy.auto_revoke or policy.version == 0:
-                policies.set_auto_revoke(connection, _ORGANISATION, enabled=True, actor="demo")
+                policies.set_auto_revoke(connection, ORGANISATION, enabled=True, actor="demo")
         check_settings(built)
         click.echo("Starting web, worker, beat, mail catcher and a git host on loopback.")
         with Supervisor(settings, extra) as supervisor:
@@ -276,15 +291,6 @@ def demo(*, once: bool) -> None:
                 click.echo()
                 stay(built, supervisor)
     seal_all(built)
-
-
-def _refuse_real_services(settings: Settings) -> None:
-    """The story must reach nobody's real database, workers or mailboxes."""
-    for name in ("database_url", "broker_url", "smtp_url", "store"):
-        if getattr(settings, name) is not None:
-            raise ConfigurationError(
-                f"The demo is for this machine alone; unset PATROL_{name.upper()} to run it."
-            )
 
 
 def _verify(story: _Demo) -> None:

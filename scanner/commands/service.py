@@ -83,7 +83,9 @@ def beat() -> None:
 
 
 @click.command()
-def mail() -> None:
+@click.option("--host", default=mail_catcher.HOST, show_default=True, help="where to listen; the "
+              "pages show every mail to whoever reaches them")  # fmt: skip
+def mail(host: str) -> None:
     """Catch mail and show it on a page."""
     settings = prepare("mail").settings
-    mail_catcher.serve(mail_directory(settings), settings.smtp_port, settings.mail_port)
+    mail_catcher.serve(mail_directory(settings), settings.smtp_port, settings.mail_port, host)

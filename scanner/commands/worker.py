@@ -95,7 +95,13 @@ def run_slot(built: Services, slot: Slot, busy_until: BusyUntil) -> int:
     steps = Steps(built, waker, busy_until=busy_until)
     register(app, built, waker, steps)
     if slot.scans:
-        built.inspector.warm()  # compiled patterns are ready before the first push is
+        # Compiled patterns are ready before the first push is.
+        reached = built.inspector.describe()
+        log.log(
+            logging.INFO if all(reached.values()) else logging.WARNING,
+            "packs are read in a child process",
+            extra=dict(reached),
+        )
     pulse = Pulse(slot, steps, is_worn_out=partial(_is_worn_out, built, steps))
     _worker_class(app, steps)(
         hostname=f"{slot.name}@%h",

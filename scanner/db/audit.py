@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from scanner.db.clock import now_in, now_ms, to_iso
-from scanner.db.dialect import SEAL_LOCK, lock_alone
+from scanner.db.dialect import SEAL_LOCK, try_lock_alone
 from scanner.db.schema import audit_events, audit_queue, audit_seals, new_id
 from scanner.model import AuditAction
 
@@ -60,8 +60,12 @@ def _event_hash(previous: str, sequence: int, event: Mapping[str, Any]) -> str:
 
 
 def seal(connection: Connection) -> int:
-    """Seal up to a batch of the events that wait; returns how many. Run it until it returns 0."""
-    lock_alone(connection, SEAL_LOCK)
+    """Seal up to a batch of the events that wait; returns how many. Run it until it returns 0.
+
+    While another one seals there is nothing to do: who waited for one that hangs would hang too.
+    """
+    if not try_lock_alone(connection, SEAL_LOCK):
+        return 0
     waiting = (
         connection.execute(
             select(audit_queue.c.number, audit_events)

@@ -47,6 +47,18 @@ def wait_for_locks(connection: Connection) -> None:
         connection.execute(text("SET LOCAL lock_timeout = 0"))
 
 
+def try_lock_alone(connection: Connection, lock: int) -> bool:
+    """Hold `lock` until the transaction ends; False: another one holds it. See `lock_alone`."""
+    if connection.dialect.name != POSTGRESQL:
+        return True
+    return bool(
+        connection.execute(
+            text("SELECT pg_try_advisory_xact_lock(:space, :lock)"),
+            {"space": _LOCK_SPACE, "lock": lock},
+        ).scalar_one()
+    )
+
+
 def lock_alone(connection: Connection, lock: int) -> None:
     """Wait until no other transaction holds `lock`, and hold it until this one ends.
 

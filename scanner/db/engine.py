@@ -32,6 +32,9 @@ _MOST_CONNECTIONS = 25  # a process; the web process answers 40 requests at once
 
 _IDLE_MS = 60_000  # between two statements of a transaction: its process hangs, or its machine died
 
+# PostgreSQL: idle_in_transaction_session_timeout, read_only_sql_transaction.
+_AWAY_STATES = frozenset({"25P03", "25006"})
+
 _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
 # What a process holds that was paused, or whose machine is gone, must not stop all others.
@@ -72,6 +75,8 @@ def _postgresql_engine(url: URL) -> Engine:
     )
     event.listen(engine, "connect", _configure_postgresql)
     event.listen(engine, "handle_error", _hide_values)
+    event.listen(engine, "handle_error", _name_what_is_away, retval=True)
+    event.listen(engine, "after_cursor_execute", _end_pipeline)
     return engine
 
 
@@ -88,6 +93,24 @@ def _hide_values(context: ExceptionContext) -> None:
     for error in (context.original_exception, shown):
         if error is not None and error.args:
             error.args = (str(error.args[0]).partition("\nDETAIL:")[0], *error.args[1:])
+
+
+def _name_what_is_away(context: ExceptionContext) -> BaseException | None:
+    """Say of a transaction that the server ended, or of one that became a standby, what it is:
+    the driver takes them for faults of ours."""
+    error = context.original_exception
+    if getattr(error, "sqlstate", None) not in _AWAY_STATES:
+        return None
+    context.is_disconnect = True
+    return OperationalError(context.statement, None, error, hide_parameters=True)
+
+
+def _end_pipeline(connection: Connection, *arguments: Any) -> None:
+    """Say something plain: with what the driver sends last after many at once, the server does not
+    take the client for a silent one, however long it is."""
+    *_, is_many = arguments
+    if is_many:
+        connection.exec_driver_sql("SELECT 1")
 
 
 def _sqlite_engine(url: URL) -> Engine:

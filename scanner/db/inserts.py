@@ -23,6 +23,8 @@ def insert_many(
 
     Errors: `ConflictError` when one of them is there already.
     """
+    if not rows:
+        return
     try:
         if connection.dialect.name == POSTGRESQL:
             _copy(connection, table, columns, rows)

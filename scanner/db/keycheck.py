@@ -9,10 +9,10 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, select
 
 from scanner.db.dialect import upsert
-from scanner.db.schema import digest_chains, key_checks, tokens
+from scanner.db.schema import key_checks
 from scanner.errors import ConfigurationError
 from scanner.keyring import Key
 
@@ -62,23 +62,6 @@ def key_problem(
                 "restore the right key (patrol-data/keys or the PATROL_ setting)."
             )
     return None
-
-
-def missing_peppers(connection: Connection, ring: Sequence[Key]) -> frozenset[str]:
-    """Return the ids of keys that stored tokens were digested with and the ring lacks: each such
-    token would read "never issued"."""
-    known = {key.id for key in ring}
-    missing: set[str] = set()
-    for chain in connection.execute(select(digest_chains.c.key_id)).scalars():
-        lacking = set(chain.split(">")) - known
-        # A chain may outlive its tokens; they are looked for only when there is a doubt.
-        if lacking and connection.execute(_tokens_of(chain)).first() is not None:
-            missing |= lacking
-    return frozenset(missing)
-
-
-def _tokens_of(chain: str) -> Select[str]:
-    return select(tokens.c.id).where(tokens.c.key_id == chain).limit(1)
 
 
 def _value(purpose: str, key: Key) -> str:

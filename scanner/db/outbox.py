@@ -52,9 +52,9 @@ def alarm(
     explanation: str,
     what_to_do: str,
     incident_id: str | None = None,
-) -> None:
-    """Add a mail to the operator, in the caller's transaction."""
-    enqueue(
+) -> bool:
+    """Add a mail to the operator, in the caller's transaction; True unless it is there already."""
+    return enqueue(
         connection,
         kind="alarm",
         dedupe=dedupe,

@@ -14,6 +14,7 @@ from scanner.keyring import Key
 from scanner.model import AuditAction, LocatedCandidate, Lookup, TokenRecord, Validity
 
 _MOST_PATH = 1_000  # characters kept
+_MOST_PATH_BYTES = 2_000  # PostgreSQL's index takes no more of a row than 2,704 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,8 @@ class Finding:
 
 def kept_path(path: str) -> str:
     """Return a masked path as it is stored: of any bytes, and of bounded length."""
-    return path.encode("utf-8", "backslashreplace").decode()[:_MOST_PATH]
+    short = path.encode("utf-8", "backslashreplace").decode()[:_MOST_PATH]
+    return short.encode()[:_MOST_PATH_BYTES].decode("utf-8", "ignore")
 
 
 def record_findings(

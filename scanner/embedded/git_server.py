@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -126,6 +127,11 @@ def _environment() -> dict[str, str]:
 
 class _Server(ThreadingHTTPServer):
     environment: dict[str, str]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say what went wrong, except that a client is gone: that is its own affair."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):

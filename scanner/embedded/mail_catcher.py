@@ -197,14 +197,17 @@ def build_app(store: MailStore, title: str = "Patrol mail") -> Starlette:
     )
 
 
-def serve(directory: Path, smtp_port: int, http_port: int) -> None:
-    """Take mail on `smtp_port` and show it on `http_port`, both on loopback, until SIGTERM or
-    SIGINT; call it from a process's main thread. Prints nothing.
+def serve(directory: Path, smtp_port: int, http_port: int, host: str = HOST) -> None:
+    """Take mail on `smtp_port` and show it on `http_port`, both on loopback unless `host` says
+    otherwise, until SIGTERM or SIGINT; call it from a process's main thread. Prints nothing.
 
     Raises `ConfigurationError` that names the port when one is taken.
     """
     store = MailStore(directory)
-    with _listen(smtp_port, "smtp_port") as smtp, _listen(http_port, "mail_port") as http:
+    with (
+        _listen(host, smtp_port, "smtp_port") as smtp,
+        _listen(host, http_port, "mail_port") as http,
+    ):
         asyncio.run(run(store, smtp, http, signals=(signal.SIGTERM, signal.SIGINT)))
 
 
@@ -283,17 +286,17 @@ def _protocol(store: MailStore, loop: asyncio.AbstractEventLoop) -> SMTP:
     )
 
 
-def _listen(port: int, setting: str) -> socket.socket:
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
+        listener.bind((host, port))
         listener.listen(128)
     except OSError as error:
         listener.close()
         cause = "is taken" if error.errno == errno.EADDRINUSE else f"fails ({error.strerror})"
         raise ConfigurationError(
-            f"Port {port} on {HOST}, for the mail catcher, {cause}; "
+            f"Port {port} on {host}, for the mail catcher, {cause}; "
             f"set PATROL_{setting.upper()} to another one."
         ) from None
     listener.setblocking(False)

@@ -13,7 +13,7 @@ from scanner.git.inspect import inspect_pack
 from scanner.git.pack import Bounds
 from scanner.matcher.position import Scans
 from scanner.model import Inspection
-from scanner.ports import Pack
+from scanner.ports import KnownBlobs, Pack
 
 
 class InlineInspector:
@@ -24,10 +24,12 @@ class InlineInspector:
         self._matcher = matcher
         self._bounds = bounds
 
-    def inspect(self, pack: Pack, hash_size: int = 20) -> Inspection:
+    def inspect(
+        self, pack: Pack, hash_size: int = 20, known: KnownBlobs | None = None
+    ) -> Inspection:
         """Return every candidate of the pack with its places. Errors: `MalformedPackError`."""
         if pack.size == 0:
             return Inspection(partial=pack.partial)
         with mmap.mmap(pack.file.fileno(), pack.size, access=mmap.ACCESS_READ) as data:
-            inspection = inspect_pack(data, self._matcher, self._bounds, hash_size)
+            inspection = inspect_pack(data, self._matcher, self._bounds, hash_size, known)
         return replace(inspection, partial=(*pack.partial, *inspection.partial))

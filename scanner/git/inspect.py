@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from scanner.git.pack import Bounds, Buffer, PackReader
 from scanner.git.provenance import Commit, Origin, parse_commit, trace
 from scanner.matcher.position import Scans, Spot, spots
 from scanner.model import Inspection, LocatedCandidate, ObjectKind, Place
 
+if TYPE_CHECKING:  # the parsing child loads no more than it needs
+    from scanner.ports import KnownBlobs
+
 _MOST_TREE_BYTES = 256 << 20  # of trees kept for provenance; beyond it places lose their path
 _NOWHERE: tuple[None] = (None,)
+
+
+# Sizes in bytes from which the ledger pays (docs/benchmarks.md): below them matching costs less
+# than asking and remembering. What is smaller, no ledger can hide.
+LARGE = 256 << 10  # of a file that may be known
+WORTH_ASKING = 4 << 20  # of such files together: one question
+_MOST_WAITING = 8 << 20  # of them in memory until they are asked about
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +35,33 @@ class Hit:
 
 
 def inspect_pack(
-    pack: Buffer, matcher: Scans, bounds: Bounds | None = None, hash_size: int = 20
+    pack: Buffer,
+    matcher: Scans,
+    bounds: Bounds | None = None,
+    hash_size: int = 20,
+    known: KnownBlobs | None = None,
 ) -> Inspection:
     """Match every object of a pack: files, but also messages, authors and the names in trees.
 
+    Large files that are `known` are not matched; without it nothing is asked, nor said to be bare.
     Errors: `MalformedPackError`. Every bound that was met is in the inspection's `partial`.
     """
     bounds = bounds or Bounds()
     reader = PackReader(pack, bounds, hash_size)
     try:
-        return _inspect(reader, matcher, bounds.found, hash_size)
+        return _inspect(reader, matcher, bounds.found, hash_size, known)
     finally:
         reader.close()
 
 
-def _inspect(reader: PackReader, matcher: Scans, most: int, hash_size: int) -> Inspection:
+def _inspect(
+    reader: PackReader, matcher: Scans, most: int, hash_size: int, known: KnownBlobs | None
+) -> Inspection:
     commits: list[Commit] = []
     trees: dict[str, bytes] = {}
-    hits: dict[str, Hit] = {}
-    objects = blobs = size = scanned = tree_bytes = found = dropped = 0
+    matching = _Matching(matcher, most)
+    large = None if known is None else _LargeFiles(matching, known)
+    objects = blobs = size = tree_bytes = 0
     for item in reader.objects():
         objects += 1
         blobs += item.kind is ObjectKind.BLOB
@@ -50,24 +69,83 @@ def _inspect(reader: PackReader, matcher: Scans, most: int, hash_size: int) -> I
         if data is None:
             continue
         size += len(data)
-        scanned += len(data)
         if item.kind is ObjectKind.COMMIT:
             commits.append(parse_commit(item.id, data))
         elif item.kind is ObjectKind.TREE and tree_bytes + len(data) <= _MOST_TREE_BYTES:
             tree_bytes += len(data)
             trees[item.id] = data
-        candidates = matcher.scan(data)
-        if candidates and item.id not in hits:
-            kept = candidates[: most - found]
-            found += len(kept)
-            dropped += len(candidates) - len(kept)
-            if kept:
-                hits[item.id] = Hit(item.id, item.kind, spots(data, kept))
-    located, more = locate(hits.values(), commits, trees, most, hash_size)
+        if large is not None and len(data) >= LARGE and item.kind is ObjectKind.BLOB:
+            large.add(item.id, data)
+        else:
+            matching.match(item.id, item.kind, data)
+    if large is not None:
+        large.settle()
+    located, more = locate(matching.hits.values(), commits, trees, most, hash_size)
     partial = reader.partial
-    if dropped + more:
-        partial = (*partial, f"too-many-candidates: {dropped + more}")
-    return Inspection(located, objects, blobs, size, scanned, partial)
+    if matching.dropped + more:
+        partial = (*partial, f"too-many-candidates: {matching.dropped + more}")
+    return Inspection(
+        located, objects, blobs, size, matching.size, partial,
+        known_blobs=0 if large is None else large.known_blobs,
+        bare=() if large is None else tuple(large.bare),
+    )  # fmt: skip
+
+
+class _Matching:
+    """Hands objects to the matcher and keeps what has candidates, up to `most` of them."""
+
+    def __init__(self, matcher: Scans, most: int) -> None:
+        self._examine = matcher.examine
+        self._left = most
+        self.hits: dict[str, Hit] = {}
+        self.size = 0  # bytes matched
+        self.dropped = 0  # candidates
+
+    def match(self, object_id: str, kind: ObjectKind, data: bytes) -> bool:
+        """Match one object; returns whether nothing at all matched in it."""
+        self.size += len(data)
+        candidates, is_bare = self._examine(data)
+        if candidates and object_id not in self.hits:
+            kept = candidates[: self._left]
+            self._left -= len(kept)
+            self.dropped += len(candidates) - len(kept)
+            if kept:
+                self.hits[object_id] = Hit(object_id, kind, spots(data, kept))
+        return is_bare
+
+
+class _LargeFiles:
+    """Large files, which are matched unless they are known. A pack with few of them is left alone:
+    it neither asks nor says what is bare."""
+
+    def __init__(self, matching: _Matching, known: KnownBlobs) -> None:
+        self._matching = matching
+        self._known = known
+        self._waiting: list[tuple[str, bytes]] = []
+        self._size = 0
+        self._is_worth = False
+        self.known_blobs = 0
+        self.bare: dict[str, None] = {}  # a set in order
+
+    def add(self, object_id: str, data: bytes) -> None:
+        self._waiting.append((object_id, data))
+        self._size += len(data)
+        if self._size >= _MOST_WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Ask about those that wait, and match what nobody knows."""
+        known: Collection[str] = ()
+        if self._size >= WORTH_ASKING:
+            self._is_worth = True
+            known = self._known(list(dict(self._waiting)))
+        for object_id, data in self._waiting:
+            if object_id in known:
+                self.known_blobs += 1
+            elif self._matching.match(object_id, ObjectKind.BLOB, data) and self._is_worth:
+                self.bare[object_id] = None
+        self._waiting.clear()
+        self._size = 0
 
 
 def locate(

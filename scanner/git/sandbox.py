@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -16,10 +17,17 @@ from typing import Any
 from scanner.errors import InspectionError, MalformedPackError
 from scanner.git.faults import Fault
 from scanner.git.pack import Bounds
-from scanner.git.wire import InspectionLoader, dump_ruleset, receive, send
+from scanner.git.wire import (
+    MOST_LARGE,
+    InspectionLoader,
+    dump_ruleset,
+    load_ids,
+    receive,
+    send,
+)
 from scanner.matcher.pattern import Ruleset
 from scanner.model import Inspection
-from scanner.ports import Pack
+from scanner.ports import KnownBlobs, Pack
 
 _START_SECONDS = 60.0
 _MEMORY_BYTES = 4 << 30  # of address space, the mapped pack included
@@ -76,8 +84,11 @@ class SandboxInspector:
         with self._lock:
             self._ensure()
 
-    def inspect(self, pack: Pack, hash_size: int = 20) -> Inspection:
-        """Return every candidate of the pack with its places.
+    def inspect(
+        self, pack: Pack, hash_size: int = 20, known: KnownBlobs | None = None
+    ) -> Inspection:
+        """Return every candidate of the pack with its places. `known` is asked here, not by the
+        child, and what it takes is no time of the child's.
 
         Errors: `MalformedPackError`; `InspectionError` when the child died or overran its time.
         """
@@ -85,9 +96,9 @@ class SandboxInspector:
             return Inspection(partial=pack.partial)
         self._own()
         with self._lock:
-            answer = self._ask(pack, hash_size)
+            answer = self._ask(pack, hash_size, known)
             try:
-                inspection = self._read(answer)
+                inspection = self._read(answer, pack)
             except (ValueError, KeyError, TypeError):
                 self._stop()
                 raise InspectionError(
@@ -119,12 +130,24 @@ class SandboxInspector:
                 self._child.returncode = 0  # not ours to wait for
             self._reset()
 
-    def _ask(self, pack: Pack, hash_size: int) -> Any:
+    def _ask(self, pack: Pack, hash_size: int, known: KnownBlobs | None) -> Any:
         channel = self._ensure()
+        request = {"size": pack.size, "hash_size": hash_size, "may_ask": known is not None}
+        until = time.monotonic() + self._timeout
+        left = MOST_LARGE
         try:
             channel.settimeout(self._timeout)
-            send(channel, {"size": pack.size, "hash_size": hash_size}, [pack.file.fileno()])
-            return receive(channel, self._timeout)[0]
+            send(channel, request, [pack.file.fileno()])
+            while True:
+                answer, _ = receive(channel, until - time.monotonic())
+                if known is None or not isinstance(answer, dict) or "asked" not in answer:
+                    return answer
+                asked = load_ids(answer["asked"], left)
+                left -= len(asked)
+                began = time.monotonic()
+                found = known(asked)
+                until += time.monotonic() - began
+                send(channel, [index for index, one in enumerate(asked) if one in found])
         except TimeoutError:
             self._stop()
             raise InspectionError(
@@ -133,14 +156,19 @@ class SandboxInspector:
         except (OSError, EOFError, ValueError):
             self._stop()
             raise InspectionError("The process that reads packs died of this one.") from None
+        except BaseException:
+            self._stop()  # it waits for an answer that will not come
+            raise
 
-    def _read(self, answer: Any) -> Inspection:
+    def _read(self, answer: Any, pack: Pack) -> Inspection:
         if "malformed" in answer:
             raise MalformedPackError(Fault[answer["malformed"]])
         if "out_of_memory" in answer:
             self._stop()
             raise InspectionError("The pack needs more memory than its reader may have.")
-        return self._loader.load(answer["inspection"])
+        # What a pack says of itself is ours to read: no child has seen more objects than that.
+        count = int.from_bytes(os.pread(pack.file.fileno(), 4, 8), "big")
+        return self._loader.load(answer["inspection"], count)
 
     def _ensure(self) -> socket.socket:
         if self._channel is not None and self._child is not None and self._child.poll() is None:

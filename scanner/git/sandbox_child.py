@@ -10,6 +10,7 @@ import mmap
 import os
 import signal
 import socket
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,26 @@ def serve(channel: socket.socket) -> None:
             return
         limit_time(start["timeout"])
         try:
-            send(channel, _answer(descriptors[0], request, matcher, bounds))
+            send(channel, _answer(channel, descriptors[0], request, matcher, bounds))
         finally:
             os.close(descriptors[0])
 
 
 def _answer(
-    descriptor: int, request: dict[str, Any], matcher: Matcher, bounds: Bounds
+    channel: socket.socket,
+    descriptor: int,
+    request: dict[str, Any],
+    matcher: Matcher,
+    bounds: Bounds,
 ) -> dict[str, Any]:
+    def ask(object_ids: Sequence[str]) -> Collection[str]:
+        send(channel, {"asked": object_ids})
+        return [object_ids[index] for index in receive(channel)[0]]
+
+    known = ask if request["may_ask"] else None
     try:
         with mmap.mmap(descriptor, request["size"], access=mmap.ACCESS_READ) as pack:
-            inspection = inspect_pack(pack, matcher, bounds, request["hash_size"])
+            inspection = inspect_pack(pack, matcher, bounds, request["hash_size"], known)
     except MalformedPackError as error:
         return {"malformed": Fault(str(error)).name}
     except MemoryError:

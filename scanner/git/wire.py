@@ -31,13 +31,14 @@ from scanner.model import (
 
 _MOST_BYTES = 256 << 20
 _MOST_FOUND = 20_000
+MOST_LARGE = 1 << 15  # files of a pack that may be known; as many as its bounds let in
 _MOST_PATH = 8_192  # characters
 _MOST_COUNT = 1 << 53
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REASON = re.compile(r"[a-z-]{1,40}: [0-9]{1,19}")
 _ENCODING = re.compile(r"[a-z0-9-]{1,20}")
-_COUNTS = ("objects", "blobs", "bytes", "scanned_bytes")
+_COUNTS = ("objects", "blobs", "bytes", "scanned_bytes", "known_blobs")
 
 
 def send(channel: socket.socket, message: Any, descriptors: Sequence[int] = ()) -> None:
@@ -94,11 +95,22 @@ def dump_inspection(inspection: Inspection) -> dict[str, Any]:
     return {
         **{name: getattr(inspection, name) for name in _COUNTS},
         "partial": inspection.partial,
+        "bare": inspection.bare,
         "found": [
             [*_dump_candidate(found.candidate), *_dump_place(found.place)]
             for found in inspection.found
         ],
     }
+
+
+def load_ids(value: Any, most: int = MOST_LARGE) -> tuple[str, ...]:
+    """Return object ids of large files, all different. Errors: `ValueError`."""
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError("not a list of object ids")
+    ids = tuple(_text(object_id, _OBJECT_ID) for object_id in value)
+    if len(set(ids)) != len(ids):
+        raise ValueError("not a set of object ids")
+    return ids
 
 
 class InspectionLoader:
@@ -111,8 +123,8 @@ class InspectionLoader:
             for pattern in ruleset.patterns
         }
 
-    def load(self, value: Any) -> Inspection:
-        """Return the inspection that `dump_inspection` took apart."""
+    def load(self, value: Any, most_objects: int = _MOST_COUNT) -> Inspection:
+        """Return the inspection that `dump_inspection` took apart, of so many objects at most."""
         if not isinstance(value, dict):
             raise ValueError("not an inspection")  # noqa: TRY004 (one error for all nonsense)
         found, partial = value.get("found"), value.get("partial")
@@ -121,9 +133,17 @@ class InspectionLoader:
         if not isinstance(partial, list) or len(partial) > 16:
             raise ValueError("not a list of reasons")
         counts = {name: _count(value.get(name)) for name in _COUNTS}
+        located = tuple(self._located(row) for row in found)
+        bare = load_ids(value.get("bare"))
+        objects, blobs = counts["objects"], counts["blobs"]
+        if not len(bare) + counts["known_blobs"] <= blobs <= objects <= most_objects:
+            raise ValueError("not that many objects")
+        if not {one.place.object_id for one in located}.isdisjoint(bare):
+            raise ValueError("a file with candidates is not bare")
         return Inspection(
-            found=tuple(self._located(row) for row in found),
+            found=located,
             partial=tuple(_text(reason, _REASON) for reason in partial),
+            bare=bare,
             **counts,
         )
 

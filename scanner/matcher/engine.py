@@ -29,6 +29,10 @@ Buffer = bytes | bytearray | memoryview | mmap.mmap
 # reports once a byte. (Hyperscan itself would silently truncate lengths over 4 GiB.)
 _SLICE = 1 << 20
 
+# Raise it with every change that may find more in the same bytes under the same patterns: what was
+# scanned before (heads, remembered blobs) is scanned again then.
+_EDITION = "1"
+
 # Half a character that `surrogateescape` did not make: no encoding holds it.
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
@@ -58,7 +62,8 @@ class Matcher:
         ]
         # What a store answers for decides what is filtered, so it is part of what was looked for.
         unfiltered = sorted(bound & {pattern.id for pattern in ruleset.patterns})
-        self.digest = hashlib.sha256("\0".join((ruleset.digest, *unfiltered)).encode()).hexdigest()
+        parts = (_EDITION, ruleset.digest, *unfiltered)
+        self.digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         self._overlap = max((pattern.max_width for pattern in ruleset.patterns), default=0)
         self._slice = max(slice_bytes, 1)
         # Hyperscan has no database of nothing.
@@ -67,18 +72,25 @@ class Matcher:
 
     def scan(self, data: Buffer) -> list[Candidate]:
         """Return every candidate, by start then pattern; spans are byte offsets in `data`."""
+        return self.examine(data)[0]
+
+    def examine(self, data: Buffer) -> tuple[list[Candidate], bool]:
+        """Return what `scan` does, and whether `data` is bare: no pattern matched anywhere in it,
+        not even what a checksum or a placeholder then ruled out."""
         if self._database is None:
-            return []
+            return [], True
         with memoryview(data) as base, base.cast("B") as view:
             windows = self._windows(view)
             if not windows:  # most of what there is holds nothing
-                return []
-            found = [
-                candidate
+                return [], True
+            matches = [
+                match
                 for rule, joined in windows.items()
-                for candidate in self._confirm(rule, view, joined)
+                for match in self._confirm(rule, view, joined)
             ]
-        return sorted(found, key=lambda candidate: (candidate.start, candidate.pattern))
+        found = [candidate for candidate in matches if candidate is not None]
+        found.sort(key=lambda candidate: (candidate.start, candidate.pattern))
+        return found, not matches
 
     def redact(self, text: str) -> str:
         """Return `text` with every candidate replaced by its mask; half characters become U+FFFD.
@@ -139,16 +151,15 @@ class Matcher:
 
     def _confirm(
         self, rule: int, data: memoryview, windows: Iterable[tuple[int, int]]
-    ) -> Iterator[Candidate]:
+    ) -> Iterator[Candidate | None]:
+        """Yield every match of the rule in the windows: a candidate, or None where it is none."""
         pattern, compiled = self._rules[rule]
         for low, high in windows:
             # One byte more on each side, so that the bounds see their neighbours.
             first, last = max(0, low - 1), min(len(data), high + 1)
             window = bytes(data[first:last])
             for match in compiled.finditer(window, low - first):
-                candidate = self._candidate(rule, pattern, match, first)
-                if candidate is not None:
-                    yield candidate
+                yield self._candidate(rule, pattern, match, first)
 
     def _candidate(
         self, rule: int, pattern: Pattern, match: re.Match[bytes], offset: int

@@ -16,6 +16,10 @@ class Scans(Protocol):
         """Return the candidates in `data`, by start."""
         ...
 
+    def examine(self, data: bytes) -> tuple[list[Candidate], bool]:
+        """Return the candidates, and whether nothing at all matched, before any filter."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Spot:

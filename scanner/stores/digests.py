@@ -125,6 +125,6 @@ def require_keys(ring: DigestRing, chains: Iterable[str]) -> None:
     tokens would read "never issued"."""
     if missing := ring.missing(chains):
         raise StoreUnavailableError(
-            f"PATROL_PEPPERS lacks the keys {', '.join(missing)}, which tokens were stored under; "
-            "restore them and restart."
+            f"PATROL_PEPPERS or PATROL_ISSUER_KEYS lacks the keys {', '.join(missing)}, which "
+            "tokens were stored under; restore them and restart."
         )

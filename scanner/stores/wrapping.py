@@ -47,6 +47,7 @@ def wrap_digests(
     *,
     actor: str,
     report: Callable[[Progress], None] = lambda _: None,
+    batch: int = _BATCH,
 ) -> Wrapped:
     """Wrap every digest of an older chain under the newest pepper; `report` hears of each batch.
 
@@ -58,7 +59,7 @@ def wrap_digests(
     while old := _prepare(engine, ring, actor, is_first=progress == Progress()):
         before = (progress.tokens, progress.unknown)
         for step in (_wrap_tokens, _wrap_unknown):
-            step(engine, ring, old, progress, report)
+            step(engine, ring, old, progress, report, batch)
         if (progress.tokens, progress.unknown) == before:
             break  # what these chains were for is gone
     removed = chains.remove_unused(engine, [ring.newest])
@@ -132,6 +133,7 @@ def _wrap_tokens(
     old: dict[str, str],
     progress: Progress,
     report: Callable[[Progress], None],
+    batch: int,
 ) -> None:
     last = ""
     while True:
@@ -140,7 +142,7 @@ def _wrap_tokens(
                 select(tokens.c.id, tokens.c.key_id, tokens.c.digest)
                 .where(tokens.c.id > last, tokens.c.key_id.in_(sorted(old)))
                 .order_by(tokens.c.id)
-                .limit(_BATCH)
+                .limit(batch)
             ).all()
             if not rows:
                 return
@@ -168,6 +170,7 @@ def _wrap_unknown(
     old: dict[str, str],
     progress: Progress,
     report: Callable[[Progress], None],
+    batch: int,
 ) -> None:
     order = (unknown_digests.c.digest, unknown_digests.c.key_id, unknown_digests.c.sighting_id)
     last: Sequence[str] = ("", "", "")
@@ -179,7 +182,7 @@ def _wrap_unknown(
                 select(*order)
                 .where(tuple_(*order) > tuple_(*last), unknown_digests.c.key_id.in_(sorted(old)))
                 .order_by(*order)
-                .limit(_BATCH)
+                .limit(batch)
             ).all()
             if not rows:
                 return

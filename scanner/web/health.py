@@ -23,9 +23,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from scanner.bootstrap import Services
 from scanner.db import sealkeys
+from scanner.db.chains import all_chains
 from scanner.db.engine import reader
 from scanner.db.heartbeats import BEAT, WORKER
-from scanner.db.keycheck import key_problem, missing_peppers
+from scanner.db.keycheck import key_problem
 from scanner.db.upgrade import has_current_schema
 from scanner.db.vitals import Vitals, read_vitals
 from scanner.errors import name_of
@@ -107,7 +108,7 @@ class Readiness:
             key_problem(connection, "pepper", settings.pepper_ring)
             or key_problem(connection, "fingerprint", settings.fingerprint_ring)
             or key_problem(connection, sealkeys.PURPOSE, settings.seal_ring, may_be_all_new=True)
-            or missing_peppers(connection, settings.pepper_ring)
+            or self._services.peppers.now().missing(all_chains(connection))
         )
 
     def _disk(self) -> Iterator[str]:

@@ -16,7 +16,8 @@ from tests.servers.postgres import PostgresServer
 
 COMMANDS = [
     "demo", "up", "doctor", "scan", "patterns", "leaks", "audit", "tokens", "owners",
-    "organisations", "policy", "keys", "watch", "web", "worker", "beat", "mail", "db",
+    "organisations", "policy", "keys", "watch", "web", "worker", "beat", "healthcheck",
+    "mail", "db",
 ]  # fmt: skip
 GROUPS = {
     "tokens": ["issue", "list", "show", "update", "rotate", "revoke", "expire", "import"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -13,15 +14,19 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from scanner.db import freezes
+from scanner.commands.checks import Concern, judge_clock
+from scanner.db import freezes, heartbeats
+from scanner.db.clock import now_ms
 from scanner.db.schema import audit_events, scans
+from scanner.db.schema import heartbeats as beats
 from scanner.stores.memory import MemoryTokenStore
-from tests.databases import drop_guards, on_sqlite
+from tests.databases import drop_guards, on_postgresql, on_sqlite
 from tests.servers.token_service import Fault, TokenService, raw, status
 
 NAMES = [
-    "data directory", "settings", "git", "database", "patterns", "parsing child", "token store",
-    "work", "audit trail", "broker", "mail server",
+    "data directory", "settings", "git", "git host", "database", "clock", "keys", "patterns",
+    "parsing child", "token store", "work", "processes", "workers", "metrics", "audit trail",
+    "broker", "blob ledger", "mail server",
 ]  # fmt: skip
 
 
@@ -29,7 +34,13 @@ NAMES = [
 def well(patrol, smtp_server: Any) -> Any:
     """An installation that lacks nothing."""
     patrol.set(PATROL_SMTP_URL=f"smtp://127.0.0.1:{smtp_server.port}")
+    reach(patrol, smtp_server.port)  # whatever listens there
     return patrol
+
+
+def reach(patrol: Any, port: int) -> None:
+    """Let the git host be at a port of this machine."""
+    patrol.set(PATROL_GITHUB_URL=f"http://127.0.0.1:{port}", PATROL_ALLOW_HOSTS="127.0.0.1")
 
 
 @pytest.fixture
@@ -41,10 +52,13 @@ def dead_port() -> Iterator[int]:
 
 
 def look(patrol, *arguments: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What is well and what is not: name -> the rest of its line."""
+    """What is well, or no more than a concern, and what is not: name -> the rest of its line."""
     done = patrol("doctor", *arguments)
     assert done.err == ""
-    lines = [re.fullmatch(r"(ok   |FAIL ) ([a-z ]+): (.+)", line) for line in done.lines]
+    for line in done.lines:
+        assert len(line) <= 80 or " " not in line.strip(), line  # a word alone is not broken
+    whole = re.sub(r"\n      (?=\S)", " ", done.out).splitlines()
+    lines = [re.fullmatch(r"(ok   |warn |FAIL ) ([a-z ]+): (.+)", line) for line in whole]
     assert all(lines), done.out
     told = [(line[1], line[2], line[3]) for line in lines if line]
     assert [name for _, name, _ in told] == NAMES
@@ -53,24 +67,143 @@ def look(patrol, *arguments: str) -> tuple[dict[str, str], dict[str, str]]:
     return {name: text for state, name, text in told if state != "FAIL "}, failed
 
 
+def concern(patrol: Any, name: str) -> str:
+    """What one check says that is a concern, and no failure."""
+    (found,) = (one for one in patrol("doctor", "--format=json").json() if one["name"] == name)
+    assert found["state"] == "warn"
+    return str(found["message"])
+
+
 def test_nothing_is_wrong(well) -> None:
     fine, failed = look(well)
     assert failed == {}
     assert re.match(r"\d+ patterns compiled; the store answers for azure", fine["patterns"])
     assert fine["audit trail"] == "0 events sealed, 0 waiting"
-    assert fine["broker"] == "the embedded one"
+    assert fine["broker"] == "the embedded one, 0 wakes wait"
+    assert fine["keys"] == "they are this database's; newest pepper, fingerprint and seal: " + (
+        ", ".join(ring[0].id for ring in rings(well))
+    )
+    assert fine["git host"].endswith(" can be reached")
+    assert fine["clock"].endswith(" ms from the database's")
+    assert fine["work"] == "nothing is parked, 0 rows wait to be taken"
+    assert re.match(r".*/metrics by nobody yet; whoever has the API's token", fine["metrics"])
+    assert re.match(r".* can be written, \d+ MB are free", fine["data directory"])
+
+
+def rings(patrol: Any) -> list[Any]:
+    settings = patrol.services().settings
+    return [settings.pepper_ring, settings.fingerprint_ring, settings.seal_ring]
+
+
+@on_sqlite
+def test_sqlite_says_how_durable_it_is(well) -> None:
+    said = look(well)[0]["database"]
+    assert re.fullmatch(
+        r"SQLite 3[\d.]+, [\d.]+ ms away, journal wal, synchronous full; the schema is current",
+        said,
+    )
+
+
+@on_postgresql
+def test_postgresql_says_how_durable_it_is(well) -> None:
+    said = look(well)[0]["database"]
+    assert re.fullmatch(
+        r"PostgreSQL [\d.]+, [\d.]+ ms away, synchronous_commit on; the schema is current", said
+    )
+
+
+def test_the_same_as_json(well) -> None:
+    found = well("doctor", "--format=json").json()
+    assert [one["name"] for one in found] == NAMES
+    assert {one["state"] for one in found} <= {"ok", "warn"}
+    well.set(PATROL_SMTP_URL="http://127.0.0.1")
+    done = well("doctor", "--format=json", "--retry")
+    (failed,) = (one for one in json.loads(done.out) if one["state"] == "fail")
+    assert (done.code, failed["name"]) == (2, "mail server")
+    assert done.err == "0 parked rows go back to work.\n"
+
+
+@pytest.mark.parametrize(("seconds", "is_concern"), [(0.0, False), (4.9, False), (5.1, True)])
+def test_a_clock_that_is_wrong_is_a_concern(seconds: float, is_concern: bool) -> None:
+    assert isinstance(judge_clock(seconds), Concern) is is_concern
+
+
+def test_nobody_has_ever_reported(well) -> None:
+    assert concern(well, "processes").startswith("none has ever reported; start them: patrol up")
+
+
+def test_who_reported_and_who_is_silent(well) -> None:
+    services = well.services()
+
+    def report(**ages: int) -> None:
+        with services.database.begin() as connection:
+            for name, seconds in ages.items():
+                heartbeats.report(connection, name)
+                at = now_ms(connection) - seconds * 1000
+                connection.execute(update(beats).where(beats.c.name == name).values(at=at))
+
+    report(beat=1)
+    assert look(well)[0]["processes"] == "beat reported within 30 s"
+    report(beat=60)
+    assert concern(well, "processes").startswith("silent: beat for 6")
+    report(beat=1, worker_a=90)
+    assert concern(well, "processes").startswith("silent: worker_a for 9")
+    report(worker_b=2)
+    assert re.fullmatch(
+        r"beat, worker_b reported within 30 s \(silent, perhaps taken away: worker_a for 9\d s\)",
+        look(well)[0]["processes"],
+    )
+    services.engine.dispose()
+
+
+def test_work_that_nobody_takes(well) -> None:
+    well("watch", "add", "acme/app")
+    well("watch", "run", "acme/app")
+    services = well.services()
+    with services.database.begin() as connection:
+        then = now_ms(connection) - 500_000
+        connection.execute(update(scans).values(available_at=then))
+    services.engine.dispose()
+    _, failed = look(well)
+    assert list(failed) == ["work"]
+    assert re.fullmatch(
+        r"1 rows wait to be taken, the first for 50\d s; start a worker, or more", failed["work"]
+    )
+
+
+def test_a_disk_without_room(well) -> None:
+    well.set(PATROL_MIN_FREE_BYTES=1 << 60)
+    _, failed = look(well)
+    assert list(failed) == ["data directory"]
+    assert re.search(r"only \d+ MB are free for .*; make room", failed["data directory"])
+
+
+def test_a_git_host_that_is_away(well, dead_port: int) -> None:
+    reach(well, dead_port)
+    assert concern(well, "git host") == (
+        f"http://127.0.0.1:{dead_port}: It takes no connection. "
+        "Check PATROL_GITHUB_URL and the network."
+    )
+    well.set(PATROL_ALLOW_HOSTS="another.example")
+    assert "Only https is allowed" in concern(well, "git host")
 
 
 def test_a_machine_where_it_never_ran(bare, dead_port: int) -> None:
     bare.set(PATROL_SMTP_PORT=dead_port)
+    reach(bare, dead_port)
     _, failed = look(bare)
-    assert set(failed) == {"database", "token store", "work", "audit trail", "mail server"}
+    assert set(failed) == {
+        "database", "keys", "token store", "work", "processes", "workers", "audit trail",
+        "mail server"
+    }  # fmt: skip
     assert "run: patrol db upgrade" in failed["database"]
+    assert failed["token store"] == "the same as database"
     assert "start patrol up, or set PATROL_SMTP_URL" in failed["mail server"]
 
 
 def test_a_data_directory_that_is_a_file(bare) -> None:
     bare.data.write_text("")
+    reach(bare, 9)
     _, failed = look(bare)
     assert "set PATROL_DATA_DIR to another place" in failed["data directory"]
 
@@ -114,7 +247,10 @@ def test_a_database_that_is_none(well) -> None:
     (well.data / "patrol.db").mkdir()
     _, failed = look(well)
     assert "unable to open database file" in failed["database"]
-    assert set(failed) == {"database", "token store", "work", "audit trail"}
+    assert set(failed) == {
+        "database", "clock", "keys", "token store", "work", "processes", "workers",
+        "audit trail"
+    }  # fmt: skip
 
 
 def test_a_pattern_that_is_wrong(well, own_pattern: Callable[..., Path]) -> None:
@@ -177,10 +313,11 @@ def test_a_trail_that_was_changed(well) -> None:
 def test_a_broker_that_is_away(well, dead_port: int, scheme: str) -> None:
     well.set(PATROL_BROKER_URL=f"{scheme}://user:hush-hush@127.0.0.1:{dead_port}//")
     _, failed = look(well)
-    assert list(failed) == ["broker"]
-    assert f"127.0.0.1:{dead_port}" in failed["broker"]
+    # A broker that is Redis holds the ledger's copy as well.
+    assert list(failed) == (["broker", "blob ledger"] if scheme == "redis" else ["broker"])
+    assert all(f"127.0.0.1:{dead_port}" in said for said in failed.values())
     assert failed["broker"].endswith("start it, or set PATROL_BROKER_URL")
-    assert "hush" not in failed["broker"]
+    assert "hush" not in str(failed)
 
 
 def test_a_broker_nobody_here_can_speak_to(well) -> None:

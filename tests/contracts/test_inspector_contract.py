@@ -16,7 +16,7 @@ from scanner.git.sandbox import SandboxInspector
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.model import Checksum, Inspection, ObjectKind, Place
-from scanner.ports import Inspector, Pack
+from scanner.ports import Inspector, KnownBlobs, Pack
 
 Token = Callable[[], str]
 Make = Callable[[Bounds | None], Inspector]
@@ -54,12 +54,16 @@ def inspector(make: Make) -> Inspector:
 
 
 def inspect(
-    inspector: Inspector, data: bytes, hash_size: int = 20, partial: tuple[str, ...] = ()
+    inspector: Inspector,
+    data: bytes,
+    hash_size: int = 20,
+    partial: tuple[str, ...] = (),
+    known: KnownBlobs | None = None,
 ) -> Inspection:
     with os.fdopen(os.memfd_create("pack"), "w+b") as file:
         file.write(data)
         file.seek(0)
-        return inspector.inspect(Pack(cast(BinaryIO, file), len(data), partial), hash_size)
+        return inspector.inspect(Pack(cast(BinaryIO, file), len(data), partial), hash_size, known)
 
 
 def places(inspection: Inspection) -> dict[str, list[Place]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from scanner.db.engine import create_database_engine, reader
+from scanner.db.engine import DATABASE_AWAY, create_database_engine, reader
 from scanner.db.schema import sightings, store_freezes
 from scanner.errors import ConfigurationError
 from tests.databases import migrate, on_postgresql, on_sqlite
@@ -74,6 +75,25 @@ def test_a_writer_that_hangs_stops_nobody_for_ever(engine: Engine) -> None:
             for name in ("lock_timeout", "idle_in_transaction_session_timeout")
         }
     assert bounds == {"lock_timeout": "20s", "idle_in_transaction_session_timeout": "1min"}
+
+
+@on_postgresql
+def test_a_transaction_that_the_server_ended_is_no_fault_of_its_row(
+    engine: Engine, postgres_server: PostgresServer
+) -> None:
+    """As of a worker that was paused in it: what it held is free, and it goes on with another."""
+    with engine.connect() as hanging:
+        hanging.execute(insert(store_freezes).values(store="held", since=0, reason="x"))
+        pid = hanging.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        hanging.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 1")
+        deadline = time.monotonic() + 30
+        while (pid,) in postgres_server.execute("SELECT pid FROM pg_stat_activity"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # the server tells its client, not us
+        with pytest.raises(DATABASE_AWAY):
+            hanging.exec_driver_sql("SELECT 1")
+    freeze(engine, "held")
+    assert count(engine) == 1
 
 
 def test_a_row_must_have_what_it_refers_to(engine: Engine) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +14,15 @@ from sqlalchemy import select
 from scanner.db.dialect import SQLITE
 from scanner.db.schema import incidents, metadata, outbox, scans, tokens
 from tests.databases import Databases, on_sqlite
+from tests.traces import FORMS, traces
 
 ZEROS = "0" * 40
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 # Where tokens are put: in these they leak; in those they reach us, but no repository.
 LEAKED = (
     "content", "kept", "path", "folder", "ref", "tag", "message", "author", "tag-message",
     "repository", "watched",
 )  # fmt: skip
 SENT = ("payload", "delivery", "refused", "malformed")
-_ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
-
-
-def base64_forms(data: bytes) -> Iterator[bytes]:
-    """What of `data` is stable in base64, at each of its three alignments."""
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + data + b"\0" * 3)
-        yield encoded[4 * (shift > 0) : 4 * ((shift + len(data)) // 3)]
-
-
-FORMS: dict[str, Callable[[bytes], list[bytes]]] = {
-    "as it is": lambda token: [token],
-    "without its ends": lambda token: [token[8:-8]],
-    "base64": lambda token: list(base64_forms(token)),
-    "base64url": lambda token: [form.translate(_URL_SAFE) for form in base64_forms(token)],
-    "hex": lambda token: [token.hex().encode(), token.hex().upper().encode()],
-    "URL-escaped": lambda token: [b"".join(b"%%%02X" % byte for byte in token)],
-    "JSON-escaped": lambda token: [b"".join(b"\\u%04x" % byte for byte in token)],
-    "UTF-16": lambda token: [token.decode().encode("utf-16-le")],
-    "SHA-256": lambda token: [
-        hashlib.sha256(token).digest(),
-        hashlib.sha256(token).hexdigest().encode(),
-        base64.b64encode(hashlib.sha256(token).digest())[:40],
-    ],
-}  # fmt: skip
-
-
-def inflated(data: bytes) -> Iterator[bytes]:
-    """Whatever zlib or gzip streams `data` holds, opened."""
-    for head in _ZLIB.finditer(data):
-        stream = zlib.decompressobj(wbits=47)
-        try:
-            yield stream.decompress(data[head.start() :], 1 << 22)
-        except zlib.error:
-            continue
-
-
-def traces(haystack: dict[str, bytes], planted: dict[str, str]) -> list[str]:
-    """Where a token stands: "place: which token, in which form"."""
-    needles = {
-        (name, form): makes(token.encode())
-        for name, token in planted.items()
-        for form, makes in FORMS.items()
-    }
-    return [
-        f"{place}: {name}, {form}"
-        for place, data in haystack.items()
-        for text in (data, *inflated(data))
-        for (name, form), values in needles.items()
-        if any(value in text for value in values)
-    ]
 
 
 def everything(folder: Path, *, but: tuple[str, ...]) -> dict[str, bytes]:

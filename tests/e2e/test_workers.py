@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import statistics
@@ -23,6 +24,8 @@ from tests.e2e.gate import Gate
 from tests.servers.guardian import family
 from tests.servers.redis import RedisServer
 
+pytestmark = pytest.mark.long
+
 ZEROS = "0" * 40
 
 
@@ -31,7 +34,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     if request.param == "embedded":
         yield {}
         return
-    server: RedisServer = request.getfixturevalue("_shared_redis")
+    server: RedisServer = request.getfixturevalue("shared_redis")
     server.flush()
     yield {"broker_url": server.url()}
 
@@ -270,7 +273,9 @@ def test_a_worn_out_process_is_replaced_by_a_warm_one(
         "warm processes",
         lambda: all(len(family(member(worker, name))) == 2 for name in ("scan-1", "scan-2")),
     )
-    assert "exit code" not in (house.folder / "worker.out").read_text()
+    said = (house.folder / "worker.out").read_text()
+    # One that is worn out within its first second is started again a little later, and that is all.
+    assert not re.search(r"ended \((signal|exit code [1-9])", said)
 
 
 def test_each_queue_may_have_a_worker_of_its_own(build_house: Any, wait: Any) -> None:
@@ -280,7 +285,7 @@ def test_each_queue_may_have_a_worker_of_its_own(build_house: Any, wait: Any) ->
     wait("it to report", lambda: house.rows(beats))
     assert [one["name"] for one in house.rows(beats)] == ["worker:respond"]
     others = ", ".join(name for name in NAMES if name != "respond")
-    assert f"nobody works on {others}" in house.patrol("doctor").stdout
+    assert f"nobody works on {others}" in " ".join(house.patrol("doctor").stdout.split())
     refused = house.patrol("worker", "--queues", "respond,nothing")
     assert refused.returncode == 2
     assert f"choose from {', '.join(NAMES)}" in refused.stderr

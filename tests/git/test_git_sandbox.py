@@ -21,9 +21,10 @@ from scanner.errors import InspectionError, MalformedPackError
 from scanner.git.inspect import inspect_pack
 from scanner.git.pack import Bounds
 from scanner.git.sandbox import SandboxInspector
-from scanner.git.wire import InspectionLoader, dump_inspection
+from scanner.git.wire import InspectionLoader, dump_inspection, receive, send
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
+from scanner.model import Inspection
 from scanner.ports import Pack
 
 Token = Callable[[], str]
@@ -253,6 +254,154 @@ def test_the_child_is_believed_only_as_far_as_it_can_be_checked(
     for changed in (
         {"found": None}, {"found": [row] * 20_001}, {"found": [row[:-1]]}, {"objects": -1},
         {"partial": ["<script>"]}, {"partial": "none"}, {"blobs": "1"}, {"found": [None]},
+        {"bare": None}, {"bare": ["x" * 40]}, {"bare": ["a" * 41]}, {"bare": [row[5]]},
+        {"bare": ["a" * 40, "b" * 40]}, {"known_blobs": 2}, {"known_blobs": None},
+        {"bare": ["a" * 40, "a" * 40], "blobs": 9}, {"bare": ["a" * 40], "known_blobs": 1},
+        {"bare": [f"{number:040x}" for number in range((1 << 15) + 1)], "blobs": 1 << 20},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="not"):
             loader.load({**good, **changed})
+    with pytest.raises(ValueError, match="not that many objects"):
+        loader.load(good, good["objects"] - 1)
+
+
+# Questions about files that may be known.
+
+
+@pytest.fixture
+def large_pack(repository) -> bytes:
+    """A pack of which a question is asked."""
+    files = {f"f{number}": b"%d and nothing else\n" % number * 20_000 for number in range(16)}
+    repository.commit(files)
+    return repository.pack()
+
+
+class BrokenChild:
+    """Stands for a child that a pack broke: it says what it is told to."""
+
+    def __init__(self, inspector: SandboxInspector, *answers: Any) -> None:
+        ours, theirs = socket.socketpair()
+        inspector.warm()
+        assert inspector._channel is not None
+        inspector._channel.close()
+        inspector._channel = ours
+        self.heard: list[Any] = []
+        self._thread = threading.Thread(target=self._serve, args=[theirs, answers])
+        self._thread.start()
+
+    def _serve(self, channel: socket.socket, answers: tuple[Any, ...]) -> None:
+        with channel:
+            for answer in answers:
+                try:
+                    message, descriptors = receive(channel, 10)
+                except (EOFError, OSError):
+                    return
+                self.heard.append(message)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                send(channel, answer)
+
+    def join(self) -> list[Any]:
+        self._thread.join()
+        return self.heard
+
+
+NOTHING = dump_inspection(Inspection())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        None, "a" * 40, 5, {"a" * 40: 1}, [None], ["a" * 39], ["A" * 40], ["a" * 40 + "\n"],
+        ["a" * 40, "a" * 40], [f"{number:040x}" for number in range((1 << 15) + 1)],
+    ],
+    ids=["none", "text", "number", "map", "null", "short", "upper", "newline", "twice", "many"],
+)  # fmt: skip
+def test_a_question_that_is_none_ends_the_child(
+    inspector: SandboxInspector, large_pack: bytes, asked: Any
+) -> None:
+    child = BrokenChild(inspector, {"asked": asked})
+    pack = anonymous(large_pack)
+    with pack.file:
+        with pytest.raises(InspectionError, match="died"):
+            inspector.inspect(pack, 20, lambda _: pytest.fail("nothing was asked properly"))
+        child.join()
+        assert len(inspector.inspect(pack, 20, lambda _: ()).bare) == 16
+
+
+def test_a_child_may_not_ask_for_ever(inspector: SandboxInspector, large_pack: bytes) -> None:
+    ids = [f"{number:040x}" for number in range(1 << 14)]
+    child = BrokenChild(inspector, {"asked": ids}, {"asked": ids}, {"asked": ids[:1]})
+    questions: list[int] = []
+
+    def known(asked: Any) -> tuple[str, ...]:
+        questions.append(len(asked))
+        return ()
+
+    pack = anonymous(large_pack)
+    with pack.file, pytest.raises(InspectionError):
+        inspector.inspect(pack, 20, known)
+    child.join()
+    assert questions == [1 << 14, 1 << 14]
+
+
+def test_a_child_cannot_tell_of_more_files_than_the_pack_has(
+    inspector: SandboxInspector, large_pack: bytes
+) -> None:
+    bare = [f"{number:040x}" for number in range(19)]
+    lie = {**NOTHING, "objects": 19, "blobs": 19, "bare": bare}
+    child = BrokenChild(inspector, {"inspection": lie})
+    pack = anonymous(large_pack)
+    with pack.file, pytest.raises(InspectionError, match="nonsense"):
+        inspector.inspect(pack)
+    child.join()
+
+
+def test_a_child_that_was_not_allowed_to_ask_answers_nonsense(
+    inspector: SandboxInspector, large_pack: bytes
+) -> None:
+    child = BrokenChild(inspector, {"asked": ["a" * 40]})
+    pack = anonymous(large_pack)
+    with pack.file, pytest.raises(InspectionError, match="nonsense"):
+        inspector.inspect(pack)
+    assert [message["may_ask"] for message in child.join()] == [False]
+
+
+def test_it_hears_only_which_are_known(inspector: SandboxInspector, large_pack: bytes) -> None:
+    ids = [letter * 40 for letter in "abcd"]
+    child = BrokenChild(inspector, {"asked": ids}, {"inspection": NOTHING})
+    pack = anonymous(large_pack)
+    with pack.file:
+        inspector.inspect(pack, 20, lambda _: {ids[1], ids[3], "e" * 40})
+    assert child.join()[1:] == [[1, 3]]
+
+
+def test_a_look_up_that_fails_does_not_confuse_the_next_pack(
+    inspector: SandboxInspector, large_pack: bytes
+) -> None:
+    def known(_: Any) -> tuple[str, ...]:
+        raise RuntimeError("out of order")
+
+    pack = anonymous(large_pack)
+    with pack.file:
+        with pytest.raises(RuntimeError, match="out of order"):
+            inspector.inspect(pack, 20, known)
+        assert len(inspector.inspect(pack, 20, lambda _: ()).bare) == 16
+        assert inspector.inspect(pack).bare == ()
+
+
+def test_a_slow_look_up_is_not_the_childs_fault(ruleset: Ruleset, large_pack: bytes) -> None:
+    inspector = SandboxInspector(ruleset, timeout=3)
+    waited = threading.Event()
+
+    def known(_: Any) -> tuple[str, ...]:
+        waited.wait(4)  # nobody sets it: this is what the look-up takes
+        return ()
+
+    pack = anonymous(large_pack)
+    try:
+        inspector.warm()
+        with pack.file:
+            assert len(inspector.inspect(pack, 20, known).bare) == 16
+    finally:
+        inspector.close()

@@ -9,6 +9,7 @@ from cryptography.fernet import Fernet
 
 from scanner.db.engine import create_database_engine
 from scanner.db.leases import Patience
+from scanner.db.ledger import DatabaseLedger
 from scanner.db.seals import Sealer
 from scanner.git.inline import InlineInspector
 from scanner.guard import ConnectGuard
@@ -36,6 +37,7 @@ def world(database_url: str, git_server, ruleset) -> Iterator[World]:
     scanner = Scanner(
         engine=engine, fetcher=fetcher, inspector=InlineInspector(matcher), matcher=matcher,
         judge=judge, sealer=sealer, patience=Patience(60_000, 3, 2),
+        ledger=DatabaseLedger(engine, keep_ms=DAY_MS, most_rows=1_000),
     )  # fmt: skip
     rechecker = Rechecker(engine, judge, Patience(60_000, 3, None))
     yield World(

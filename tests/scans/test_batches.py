@@ -83,7 +83,7 @@ def test_a_deadline_waits_for_the_pack_that_is_being_read(world: World, reposito
     class SlowInspector:
         """Reads its pack only after the deadline."""
 
-        def inspect(self, pack, _hash_size: int = 20) -> Inspection:
+        def inspect(self, pack, *_: object) -> Inspection:
             began.set()
             deadline.cut(0)
             threading.Event().wait(0.5)

@@ -174,3 +174,16 @@ def test_names_of_refs_leak_too(world: World, repository, ours) -> None:
     assert watched not in stored
     assert pushed not in stored
     assert {row["sealed"] for row in world.rows(scans)} == {None}
+
+
+def test_a_path_as_long_as_git_has_them_is_kept_in_part(world: World, repository, ours) -> None:
+    """Four bytes a character: no index of a database takes them all."""
+    token = ours()
+    folders = "/".join(["\N{DANGO}" * 60] * 14)
+    head = repository.commit({f"{folders}/k": token})
+    repository.push()
+    world.push("acme/app", ZEROS, head)
+    assert world.scanner.run_batch()
+    assert len(world.rows(incidents)) == 1
+    (kept,) = world.rows(sightings)
+    assert 1_900 < len(kept["path"].encode()) <= 2_000

@@ -40,7 +40,7 @@ class AskedStore(MemoryTokenStore):
 class DyingInspector:
     """Stands for a parsing child that dies of every pack."""
 
-    def inspect(self, _pack: object, _hash_size: int = 20) -> Any:
+    def inspect(self, *_: object) -> Any:
         raise InspectionError("The process that reads packs died of this one.")
 
 
@@ -50,7 +50,7 @@ class SurprisingInspector:
     def __init__(self, token: str) -> None:
         self._token = token
 
-    def inspect(self, _pack: object, _hash_size: int = 20) -> Any:
+    def inspect(self, *_: object) -> Any:
         raise RuntimeError(f"cannot read {self._token}")
 
 

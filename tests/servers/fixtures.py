@@ -25,16 +25,16 @@ from tests.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="session")
-def _shared_redis() -> Iterator[RedisServer]:
+def shared_redis() -> Iterator[RedisServer]:
     with RedisServer(needs("redis-server")) as server:
         yield server
 
 
 @pytest.fixture
-def redis_server(_shared_redis: RedisServer) -> RedisServer:
+def redis_server(shared_redis: RedisServer) -> RedisServer:
     """A Redis that holds nothing yet. Others use it next: do not break it."""
-    _shared_redis.flush()
-    return _shared_redis
+    shared_redis.flush()
+    return shared_redis
 
 
 @pytest.fixture

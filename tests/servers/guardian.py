@@ -45,6 +45,14 @@ def send(number: int, pids: list[int]) -> None:
             os.kill(pid, number)
 
 
+def remove(folder: str) -> None:
+    """Remove a folder, though a process that is ending may still write into it."""
+    deadline = time.monotonic() + _END_SECONDS
+    while Path(folder).exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.01)
+
+
 def main() -> int:
     """Run the server of the plan; returns its exit status, as a shell tells it."""
     plan = json.loads(sys.argv[1])
@@ -74,7 +82,7 @@ def main() -> int:
         deadline = time.monotonic() + _END_SECONDS
         while any(map(family, members)) and time.monotonic() < deadline:
             time.sleep(0.01)  # children of a dead server are nobody's to wait for
-        shutil.rmtree(plan["folder"], ignore_errors=True)
+        remove(plan["folder"])
     return server.wait() % 256
 
 

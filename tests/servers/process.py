@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from tests.servers import guardian
-from tests.servers.guardian import family, send
+from tests.servers.guardian import family, remove, send
 
 _PATIENCE = 60.0  # seconds until a server must have done what it was told; all take far less
 _LOOK_SECONDS = 0.005  # another process's state is polled: it sends no event
@@ -136,7 +135,7 @@ class Server:
     def close(self) -> None:
         """End it at once and remove its folder."""
         self._end(lambda: (self.resume(), send(self.last_signal, [self.pid])))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(str(self.folder))
 
     def __enter__(self) -> Self:
         try:

@@ -6,7 +6,6 @@ import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from scanner.db import audit
 from scanner.db.engine import create_database_engine, reader
 from scanner.db.scans import PushRow, accept_push
 from scanner.db.schema import incidents, scans, sightings, tokens
-from scanner.db.upgrade import upgrade_database
 from scanner.judge import Judge
 from scanner.keyring import Key
+from scanner.matcher.engine import Matcher
 from scanner.model import (
     Candidate,
     Checksum,
@@ -61,6 +60,8 @@ class Desk:
     url: str
     ring: Turning
     new_secret: Callable[[], Secret]
+    matcher: Matcher
+    pattern: str = PATTERN
     peppers: Peppers = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,9 +70,12 @@ class Desk:
         self.tokens = TokenLifecycle(self.engine, self.peppers)
         self.accounts = Accounts(self.engine)
         self.importer = Importer(
-            self.engine, self.peppers, frozenset({PATTERN}), lambda text: b"npm_" in text,
-            lambda text: "[hidden]" if "npm_" in text else text,
-        )  # fmt: skip
+            self.engine,
+            self.peppers,
+            frozenset({PATTERN}),
+            lambda text: bool(self.matcher.scan(text)),
+            self.matcher.redact,
+        )
         self.acme = self.accounts.create_organisation(
             name="Acme", contact="security@acme.example", actor=ACTOR
         )
@@ -149,34 +153,13 @@ def seen(secret: Secret) -> LocatedCandidate:
     return LocatedCandidate(candidate, Place("b" * 40, ObjectKind.BLOB, "a.env", "c" * 40))
 
 
-@pytest.fixture(scope="session")
-def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("migrated") / "patrol.db"
-    engine = create_database_engine(f"sqlite:///{path}")
-    upgrade_database(engine)
-    engine.dispose()
-    return path
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path, _template: Path) -> str:
-    if request.param == "sqlite":
-        (tmp_path / "patrol.db").write_bytes(_template.read_bytes())
-        return f"sqlite:///{tmp_path / 'patrol.db'}"
-    url = str(request.getfixturevalue("postgres_database"))
-    engine = create_database_engine(url)
-    upgrade_database(engine)
-    engine.dispose()
-    return url
-
-
 @pytest.fixture
 def new_secret() -> Callable[[], Secret]:
     return lambda: generate(PATTERN)
 
 
 @pytest.fixture
-def desk(database_url: str, new_secret: Callable[[], Secret]) -> Iterator[Desk]:
+def desk(database_url: str, new_secret: Callable[[], Secret], matcher: Matcher) -> Iterator[Desk]:
     engine = create_database_engine(database_url)
-    yield Desk(engine, database_url, Turning(K1), new_secret)
+    yield Desk(engine, database_url, Turning(K1), new_secret, matcher)
     engine.dispose()
