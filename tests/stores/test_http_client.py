@@ -194,12 +194,12 @@ def test_a_failure_among_many_is_the_failure_of_all(world, new_secret: NewSecret
 def test_more_tokens_than_a_slow_service_can_take(world, new_secret: NewSecret, kind: str) -> None:
     """A push full of look-alikes must not hold a worker for ever; few at a time still get through,
     and the breaker does not take it for a failure."""
-    limits = {"parallel": 1, "lookup_seconds": 0.2, "failures": 1, "pause_seconds": 300}
+    limits = {"parallel": 1, "lookup_seconds": 2, "failures": 1, "pause_seconds": 300}
     store = world.open(kind, limits=limits, **({} if kind == "rfc" else {"find": {"batch": 2}}))
     release = threading.Event()
     world.service.faults = [slow(release)]
     secrets = [new_secret() for _ in range(50)]
-    asking = threading.Timer(1, release.set)  # the service's slowness; nobody waits for it
+    asking = threading.Timer(3, release.set)  # the service's slowness; nobody waits for it
     asking.start()
     with pytest.raises(StoreUnavailableError, match=r"limits\.lookup_seconds"):
         store.find(secrets)
