@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
 from scanner.db.dialect import POSTGRESQL, SQLITE
+from tests.chaos.issuer import answers_nobody
 from tests.chaos.mailbox import Mood
 from tests.chaos.programs import Program
-from tests.chaos.world import LEASE_SECONDS, World
+from tests.chaos.world import HTTP, LEASE_SECONDS, World
+from tests.servers import token_service
+from tests.servers.token_service import TokenService
 
 _SKEW = 600  # seconds
 
@@ -26,7 +30,7 @@ class Fault:
     name: str
     run: Callable[[World, random.Random], Step]
     seconds: tuple[float, float] = (1.0, 4.0)  # how long it lasts, at least and at most
-    only: str | None = None  # the one database kind that has it
+    only: str | None = None  # the one kind of database or store that has it
     why_not: Callable[[World], str | None] = lambda _world: None
 
 
@@ -161,6 +165,50 @@ def _mail_moody(mood: Mood) -> Callable[[World, random.Random], Step]:
     return run
 
 
+def _service(world: World) -> TokenService:
+    assert world.service is not None
+    return world.service
+
+
+def _store_gone(world: World, _rng: random.Random) -> Step:
+    _service(world).stop()
+    yield
+    _service(world).start()
+
+
+def _store_hangs(world: World, _rng: random.Random) -> Step:
+    release = threading.Event()
+    with _faulty(world, token_service.slow(release)):
+        yield
+    release.set()
+
+
+def _store_fails(world: World, _rng: random.Random) -> Step:
+    with _faulty(world, token_service.status(500)):
+        yield
+
+
+def _store_answers_nobody(world: World, _rng: random.Random) -> Step:
+    with _faulty(world, answers_nobody):
+        yield
+
+
+@contextmanager
+def _faulty(world: World, fault: token_service.Fault) -> Iterator[None]:
+    """Every request meets the fault."""
+    service = _service(world)
+    service.faults = [fault] * 100_000
+    yield
+    service.faults = []
+
+
+def _store_forgets(world: World, _rng: random.Random) -> Step:
+    """It says that it revoked, and did not."""
+    _service(world).forgets = True
+    yield
+    _service(world).forgets = False
+
+
 def _git_gone(world: World, _rng: random.Random) -> Step:
     world.stop_git()
     yield
@@ -219,12 +267,19 @@ FAULTS: Sequence[Fault] = (
     Fault("SMTP takes mail, hangs up", _mail_moody(Mood.DROPS)),
     Fault("SMTP hangs", _mail_moody(Mood.HANGS)),
     Fault("the git host gone", _git_gone),
+    Fault("the HTTP store gone", _store_gone, only=HTTP),
+    Fault("the HTTP store hangs", _store_hangs, only=HTTP),
+    Fault("the HTTP store answers 500", _store_fails, only=HTTP),
+    Fault("the HTTP store's answers lost", _store_answers_nobody, only=HTTP),
+    Fault("the HTTP store forgets to revoke", _store_forgets, only=HTTP),
 )
 
 
 def choose(world: World, number: int, rng: random.Random) -> tuple[list[Fault], dict[str, str]]:
     """Return so many faults, each kind about as often; and the kinds that cannot be had here."""
-    mine = [fault for fault in FAULTS if fault.only in (None, world.database_kind)]
+    mine = [
+        fault for fault in FAULTS if fault.only in (None, world.database_kind, world.store_kind)
+    ]
     skipped = {fault.name: why for fault in mine if (why := fault.why_not(world)) is not None}
     possible = [fault for fault in mine if fault.name not in skipped]
     chosen: list[Fault] = []

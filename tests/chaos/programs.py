@@ -62,18 +62,22 @@ class Program:
         if clock is not None:
             self._environment |= {"LD_PRELOAD": str(clock), "CHAOS_CLOCK": str(self._clock)}
         self._process: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
         self.is_wanted = False
         self.seen: dict[int, str] = {}  # every process it was ever seen to be: pid, start time
         self.skew(0)
 
     def start(self) -> None:
-        self.is_wanted = True
-        with self.log.open("ab") as log:
+        """Start it, unless it runs: two may want to at once, who killed it and who watches it."""
+        with self._starting, self.log.open("ab") as log:
+            if not self.has_ended:
+                return
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "scanner.cli", *self._arguments],
                 env=self._environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+            self.is_wanted = True
 
     def kill(self) -> None:
         """kill -9, its children too; nobody starts it again until somebody does."""

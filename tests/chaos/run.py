@@ -31,7 +31,7 @@ from tests.chaos.faults import Fault, choose
 from tests.chaos.stream import Planted, Stream
 from tests.chaos.table import Window
 from tests.chaos.verdict import Verdict
-from tests.chaos.world import World
+from tests.chaos.world import BUILTIN, HTTP, World
 from tests.reliability.minutes import end_pauses
 
 _RECOVER_SECONDS = 60.0
@@ -59,14 +59,16 @@ class Run:
     def __call__(self) -> tuple[Verdict, list[tuple[str, ...]]]:
         options = self.options
         faulty, pushing, delivering = (random.Random(f"{options.seed} {n}") for n in range(3))
-        with World(options.database) as world:
+        with World(options.database, options.store) as world:
             key = world.services.settings.all_hooks[0].secrets[0].get_secret_value()
             faults, skipped = choose(world, options.faults, faulty)
             for name, why in skipped.items():
                 self.say(f"not tried: {name}: {why}")
             with Deliveries(world.url, key, delivering) as deliveries:
                 root = world.folder / "served"
-                stream = Stream(world.services, root, deliveries, options.leaks, pushing)
+                stream = Stream(
+                    world.services, world.issuer, root, deliveries, options.leaks, pushing
+                )
                 self.say(f"{len(stream.planted)} tokens issued")
                 with stream:
                     self._break(world, stream, faults, faulty)
@@ -176,6 +178,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--leaks", type=int, default=1_000)
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--database", choices=(SQLITE, POSTGRESQL), default=POSTGRESQL)
+    parser.add_argument("--store", choices=(BUILTIN, HTTP), default=BUILTIN)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--seconds", type=float, default=1_500, help="no new fault after so long")
     parser.add_argument("--logs", type=Path, help="keep the processes' logs in this folder")
@@ -199,7 +202,7 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     _own_namespace([*arguments, f"--seed={options.seed}"])
     print(f"chaos: {options.leaks} leaks, {options.faults} faults, {options.database}, "
-          f"seed {options.seed}", flush=True)  # fmt: skip
+          f"{options.store} store, seed {options.seed}", flush=True)  # fmt: skip
     run = Run(options)
     found, made = run()
     for name in ("lost", "twice", "mails", "wrongly", "audit", "unfinished", "traces", "left"):
@@ -210,10 +213,11 @@ def main(arguments: list[str]) -> int:
     print(table.plain(made))
     seconds = time.monotonic() - run.began
     overall = (
-        f"{options.database}, seed {options.seed}, {seconds:.0f} s: {len(found.lost)} lost, "
-        f"{len(found.twice)} twice, {len(found.wrongly)} wrongly, {len(found.mails)} mails wrong "
-        f"({found.doubled} came twice under one Message-ID), {len(found.audit)} audit problems in "
-        f"{found.events} events, {len(found.unfinished)} unfinished, {len(found.traces)} traces, "
+        f"{options.database}, {options.store} store, seed {options.seed}, {seconds:.0f} s: "
+        f"{len(found.lost)} lost, {len(found.twice)} twice, {len(found.wrongly)} wrongly, "
+        f"{len(found.mails)} mails wrong ({found.doubled} came twice under one Message-ID), "
+        f"{len(found.audit)} audit problems in {found.events} events, "
+        f"{len(found.unfinished)} unfinished, {len(found.traces)} traces, "
         f"{len(found.left)} processes left"
     )
     print(overall)

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Self
 
 from scanner.bootstrap import Services
-from scanner.db import policies, watches
-from scanner.matcher.mask import mask
+from scanner.db import watches
 from scanner.patterns.generate import generate
-from scanner.stores.sql import ensure_owner
 from tests.chaos.deliveries import Deliveries
+from tests.chaos.issuer import Issuer
 from tests.chaos.repositories import Pushed, Repository
 
-REVOKES, TELLS = "Contoso", "Fabrikam"  # what the organisations' policies say
 _PATTERN = "azure-devops-pat"
 _KEPT = 0.1  # of the tokens belong to an organisation that revokes by itself
 _DECOYS = 0.1  # as many tokens again are issued and never leak
@@ -53,9 +51,16 @@ class Stream:
     """Pushes in a thread of its own: as many tokens as `leak` was told, then it waits."""
 
     def __init__(
-        self, services: Services, root: Path, deliveries: Deliveries, leaks: int, rng: random.Random
+        self,
+        services: Services,
+        issuer: Issuer,
+        root: Path,
+        deliveries: Deliveries,
+        leaks: int,
+        rng: random.Random,
     ) -> None:
-        self._services, self._root, self._deliveries = services, root, deliveries
+        self._services, self._issuer = services, issuer
+        self._root, self._deliveries = root, deliveries
         self._rng = rng
         self.planted = [self._issue(n) for n in range(leaks + round(leaks * _DECOYS))]
         self._fresh = self.planted[:leaks]
@@ -224,16 +229,7 @@ class Stream:
         return place
 
     def _issue(self, number: int) -> Planted:
-        pattern = next(p for p in self._services.matcher_ruleset.patterns if p.id == _PATTERN)
-        if number == 0:
-            with self._services.database.begin() as connection:
-                for name in (REVOKES, TELLS):
-                    ensure_owner(connection, name, "Ada", f"ada@{name.lower()}.example", None)
-                policies.set_auto_revoke(connection, TELLS, enabled=False, actor="chaos")
-        organisation = TELLS if self._rng.random() < _KEPT else REVOKES
-        secret = generate(pattern)
-        token_id = self._services.builtin_store.issue(
-            secret, organisation=organisation, owner="Ada", name=f"t-{number}", pattern=pattern.id,
-            mask=mask(pattern, secret.reveal()), scopes=("vso.code",), days=30, actor="chaos",
-        )  # fmt: skip
-        return Planted(secret.reveal().decode(), token_id, organisation)
+        most, *others = self._issuer.organisations
+        chance = self._rng.random()
+        organisation = self._rng.choice(others) if others and chance < _KEPT else most
+        return Planted(*self._issuer.issue(number, organisation), organisation)

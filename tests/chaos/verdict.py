@@ -19,9 +19,9 @@ from scanner.db.schema import (
     outbox,
     scans,
     sealed_candidates,
-    tokens,
 )
-from tests.chaos.stream import REVOKES, Planted
+from tests.chaos.issuer import REVOKES
+from tests.chaos.stream import Planted
 from tests.chaos.world import World
 from tests.traces import Search
 
@@ -84,7 +84,7 @@ def look(world: World, planted: Sequence[Planted]) -> Verdict:
 def _judge_tokens(
     verdict: Verdict, connection: Connection, planted: Sequence[Planted], world: World
 ) -> None:
-    states = {row.id: row for row in connection.execute(select(tokens))}
+    states, asked = world.issuer.ends(connection), world.issuer.revocations()
     found: defaultdict[str, list[Any]] = defaultdict(list)
     for row in connection.execute(select(incidents)):
         found[row.token_id].append(row)
@@ -99,10 +99,11 @@ def _judge_tokens(
     arrived = Counter(mail.message_id.partition("@")[0][1:] for mail in world.mailbox.mails)
     dropped = Counter({key.partition("@")[0][1:]: n for key, n in world.mailbox.dropped.items()})
     for one in planted:
-        rows, token, window = found[one.token_id], states[one.token_id], one.window
+        rows, window = found[one.token_id], one.window
+        state, revoked_by = states[one.token_id]
         if not one.has_leaked:
-            if token.state != "active" or rows:
-                verdict.wrongly.append(f"{one.token_id} never leaked and is {token.state}")
+            if state != "active" or rows or asked[one.token_id]:
+                verdict.wrongly.append(f"{one.token_id} never leaked and is {state}")
             continue
         if len(rows) != 1:
             into = verdict.twice if rows else verdict.lost
@@ -111,8 +112,8 @@ def _judge_tokens(
         (incident,) = rows
         is_ours = one.organisation == REVOKES
         ends = ("revoked", incident.id) if is_ours else ("active", None)
-        if (token.state, token.revoked_by) != ends:
-            said = f"{one.token_id}: {token.state} by {token.revoked_by}, {incident.phase}"
+        if (state, revoked_by) != ends:
+            said = f"{one.token_id}: {state} by {revoked_by}, {incident.phase}"
             (verdict.lost if is_ours else verdict.twice).append((window, said))
         if revoked[one.token_id] != int(is_ours):
             said = f"{one.token_id}: {revoked[one.token_id]} revocations in the trail"

@@ -21,14 +21,17 @@ from scanner.embedded.git_server import GitServer
 from scanner.settings import load_settings
 from tests.chaos import disk
 from tests.chaos.disk import Disk
+from tests.chaos.issuer import Issuer, OwnStore, Service, describe, new_service
 from tests.chaos.mailbox import Mailbox
 from tests.chaos.programs import Program, Warden, build_clock, environment
 from tests.servers.postgres import PostgresServer
 from tests.servers.present import place_of
 from tests.servers.process import free_port
 from tests.servers.redis import RedisServer
+from tests.servers.token_service import TokenService
 
 LEASE_SECONDS = 6
+BUILTIN, HTTP = "builtin", "http"  # kinds of stores
 _START_SECONDS = 90.0
 _DISK_BYTES = 320 << 20
 _POSTGRES_OPTIONS = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
@@ -37,11 +40,12 @@ _POSTGRES_OPTIONS = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
 class World:
     """Web, two workers, beat, a mailbox, a git host, and a database and a broker of one kind."""
 
-    def __init__(self, database: str) -> None:
-        self.database_kind = database
+    def __init__(self, database: str, store: str) -> None:
+        self.database_kind, self.store_kind = database, store
         self._stack = ExitStack()
         self.postgres: PostgresServer | None = None
         self.redis: RedisServer | None = None
+        self.service: TokenService | None = None  # the issuer's, over HTTP
         self.disk: Disk | None = None  # the database's
         self.programs: dict[str, Program] = {}
 
@@ -72,6 +76,9 @@ class World:
             settings["broker_url"] = self.redis.url()
         elif disk.is_possible():
             self.disk = enter(Disk(self.data, _DISK_BYTES))
+        if self.store_kind == HTTP:
+            self.service = enter(new_service())
+            settings["store"] = describe(self.service, self.folder)
         self.mailbox = enter(Mailbox(free_port()))
         self.git = self._new_git()
         self._stack.callback(self.stop_git)
@@ -84,6 +91,11 @@ class World:
         self.services = Services(load_settings(settings))
         self._stack.callback(self.services.close)
         upgrade_database(self.services.engine)
+        self.issuer: Issuer = (
+            OwnStore(self.services)
+            if self.service is None
+            else Service(self.service, self.services)
+        )
         self.url = self.services.settings.base_url
         self.clock = build_clock(self.folder)
         around = environment(self.folder, settings)

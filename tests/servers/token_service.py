@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,7 +82,8 @@ class TokenService:
 
     def __post_init__(self) -> None:
         self._secrets: dict[str, Secret] = {}
-        self._causes: dict[str, str | None] = {}
+        self.causes: dict[str, str] = {}  # token id -> who revoked it
+        self.revoked: list[str] = []  # token ids, once for each revocation that was asked for
         self._nonces: set[str] = set()
         self._lock = threading.Lock()
         self._server: _Server | None = None
@@ -113,6 +114,11 @@ class TokenService:
             self._server.shutdown()
             self._server.end()
             self._server = None
+
+    @property
+    def token_ids(self) -> Collection[str]:
+        """All that were issued."""
+        return self._secrets.keys()
 
     def issue(self, secret: Secret, **details: Any) -> str:
         token_id = self.tokens.issue(secret, **details)
@@ -243,8 +249,9 @@ class TokenService:
             call.answer(404, {"error": "no such token"})
             return
         with self._lock:
+            self.revoked.append(token_id)
             if not self.forgets and self.tokens.revoke(token_id, by):
-                self._causes[token_id] = by
+                self.causes[token_id] = by
         call.answer(200, {"ok": True})
 
     def _item(self, text: str) -> dict[str, Any]:
@@ -268,7 +275,7 @@ class TokenService:
             "scopes": list(token.scopes),
             "from": token.valid_from.isoformat() if token.valid_from else None,
             "to": token.valid_to.isoformat() if token.valid_to else None,
-            "revoked_by": self._causes.get(token.token_id),
+            "revoked_by": self.causes.get(token.token_id),
         }
 
 
