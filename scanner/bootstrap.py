@@ -15,6 +15,7 @@ from stamina.instrumentation import (
 
 from notifier.channels.email import EmailChannel
 from notifier.render import Renderer
+from scanner import redis_access
 from scanner.cache.redis_ledger import RedisLedger
 from scanner.db import sealkeys
 from scanner.db.chains import all_chains
@@ -213,12 +214,12 @@ class Services:
     @cached_property
     def redis_ledger(self) -> RedisLedger | None:
         """The ledger with its copy in Redis; None where no Redis is."""
-        url = self.settings.ledger
-        if url is None:
+        access = redis_access.of_ledger(self.settings)
+        if access is None:
             return None
         return RedisLedger(
             self._database_ledger,
-            url,
+            access,
             self.settings.fingerprint_ring,
             keep_seconds=self.settings.ledger_days * _DAY_MS / 1000,
         )

@@ -243,14 +243,6 @@ class Settings(BaseSettings):
         return f"sqlite:///{(self.data_dir / 'patrol.db').resolve()}"
 
     @cached_property
-    def ledger(self) -> str | None:
-        """Redis for the blob ledger's copy: the broker, if it is one and no other is set."""
-        if self.ledger_url is not None:
-            return self.ledger_url.get_secret_value() or None
-        broker = self.broker_url.get_secret_value() if self.broker_url is not None else ""
-        return broker if re.match("rediss?://", broker) else None
-
-    @cached_property
     def smtp(self) -> str:
         """Where mail goes; the embedded catcher when nothing is set."""
         if self.smtp_url is not None:

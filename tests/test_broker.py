@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from scanner.broker import Broker, resolve, user_of
+from scanner.broker import Broker, resolve
 from scanner.errors import ConfigurationError
+from scanner.redis_access import user_of
 from scanner.settings import load_settings
 from scanner.worker import make_app, queue_lengths
 from tests.servers.documented import redis_users
@@ -155,3 +156,11 @@ def test_a_server_that_is_away_is_one_sentence(
     with pytest.raises(ConfigurationError, match="start it, or set PATROL_BROKER_URL") as refused:
         ask(server.url(password=HUSH))
     assert HUSH not in str(refused.value)
+
+
+def test_certificates_may_be_the_other_rediss(build: Build, pem: Path) -> None:
+    """A broker on this machine, and a ledger behind TLS: each gets what is its own."""
+    settings = {"ledger_url": "rediss://other", "redis_ca_file": pem}
+    assert build("redis://host", **settings).tls is None
+    with pytest.raises(ConfigurationError, match="speaks no TLS"):
+        build("redis://host", redis_ca_file=pem, ledger_url="redis://other")

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pybreaker import CircuitBreaker, CircuitBreakerError
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 from sqlalchemy import Connection
 
 from scanner.errors import ConfigurationError
 from scanner.keyring import Key
 from scanner.ports import BlobLedger
+from scanner.redis_access import RedisAccess
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PREFIX = "patrol:ledger:"
 MAC_BYTES = 16
 _PURPOSE = b"patrol blob ledger 1"  # no other use of the same ring makes the same key
 _CHUNK = 1_000  # commands of one round trip
@@ -47,7 +44,7 @@ class RedisLedger:
     def __init__(
         self,
         behind: BlobLedger,
-        url: str,
+        access: RedisAccess,
         keys: Sequence[Key],
         *,
         keep_seconds: float = _LONGEST_SECONDS,
@@ -57,7 +54,8 @@ class RedisLedger:
         self._behind = behind
         self._keys = keys
         self._keep = max(1, round(min(keep_seconds, _LONGEST_SECONDS)))
-        self._redis = _client(url, timeout)
+        self._prefix = f"{access.prefix}ledger:"
+        self._redis = access.client(timeout)
         # An answer is an answer: one that refuses (no room, no right) is no reason to rest.
         self._breaker = CircuitBreaker(
             fail_max=1, reset_timeout=rest, exclude=[ResponseError], throw_new_error_on_trip=False
@@ -69,7 +67,7 @@ class RedisLedger:
         ids = list(dict.fromkeys(object_ids))
         if not ids:
             return set()
-        values = self._try(lambda: self._redis.mget([_name(ruleset, one) for one in ids]))
+        values = self._try(lambda: self._redis.mget([self._name(ruleset, one) for one in ids]))
         macs = self._macs(ruleset, ids)
         found = {
             object_id
@@ -97,14 +95,14 @@ class RedisLedger:
         """Forget everything here and behind."""
         self._behind.distrust(object_id)
         try:
-            names = list(self._redis.scan_iter(match=f"{PREFIX}*", count=_CHUNK))
+            names = list(self._redis.scan_iter(match=f"{_literally(self._prefix)}*", count=_CHUNK))
             for at in range(0, len(names), _CHUNK):
                 self._redis.unlink(*names[at : at + _CHUNK])
         except _TROUBLE as error:
             log.error(  # noqa: TRY400 (its traceback says no more)
                 "Redis still holds the false ledger (%s): delete its keys %s*",
                 type(error).__name__,
-                PREFIX,
+                self._prefix,
             )
 
     def check(self) -> str:
@@ -122,7 +120,7 @@ class RedisLedger:
 
     def _copy(self, ruleset: str, object_ids: Collection[str]) -> None:
         values = [
-            (_name(ruleset, one), mac) for one, mac in self._macs(ruleset, object_ids).items()
+            (self._name(ruleset, one), mac) for one, mac in self._macs(ruleset, object_ids).items()
         ]
         for at in range(0, len(values), _CHUNK):
             pipeline = self._redis.pipeline(transaction=False)
@@ -137,6 +135,9 @@ class RedisLedger:
             object_id: hmac.digest(key, f"{ruleset}:{object_id}".encode(), "sha256")[:MAC_BYTES]
             for object_id in object_ids
         }
+
+    def _name(self, ruleset: str, object_id: str) -> str:
+        return f"{self._prefix}{ruleset[:16]}:{object_id}"
 
     def _try(self, ask: Callable[[], T]) -> T | None:
         """Return Redis's answer, or None: it is away, slow, refuses, or is left alone."""
@@ -161,29 +162,6 @@ class RedisLedger:
             log.info("Redis holds the blob ledger again")
 
 
-def _name(ruleset: str, object_id: str) -> str:
-    return f"{PREFIX}{ruleset[:16]}:{object_id}"
-
-
-def _client(url: str, timeout: float) -> Redis:
-    """A client that waits for nothing longer than `timeout`, and tries nothing twice."""
-    parts = urlsplit(url)
-    # A broker's address may hold what is Celery's alone, and spell a value in its own way.
-    options = {
-        name: value.lower().removeprefix("cert_") if name == "ssl_cert_reqs" else value
-        for name, value in parse_qsl(parts.query)
-        if name.startswith("ssl_")
-    }
-    try:
-        client = Redis.from_url(
-            urlunsplit(parts._replace(query=urlencode(options))),
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-        )
-        client.connection_pool.make_connection()  # it connects later, but what it is told counts
-    except (ValueError, TypeError, RedisError):
-        raise ConfigurationError(
-            "PATROL_LEDGER_URL must be redis://host:6379/0, or rediss:// for TLS."
-        ) from None
-    return client
+def _literally(text: str) -> str:
+    """Text for Redis's MATCH in which nothing stands for something else."""
+    return re.sub(r"([*?\[\\])", r"\\\1", text)

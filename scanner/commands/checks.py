@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select, text
 
 from notifier.errors import DeliveryError
 from scanner.bootstrap import Services
-from scanner.broker import resolve, user_of
+from scanner.broker import resolve
 from scanner.db import audit, freezes, heartbeats
 from scanner.db.clock import now_ms
 from scanner.db.dialect import POSTGRESQL
@@ -26,6 +26,7 @@ from scanner.keyring import prepare_data_dir
 from scanner.metrics import services_of
 from scanner.model import Secret
 from scanner.prove import prove
+from scanner.redis_access import user_of
 from scanner.slots import NAMES
 from scanner.tasks import BEAT_SILENT_MS, STAND_IN
 from scanner.worker import make_app, queue_lengths

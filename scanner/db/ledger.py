@@ -166,6 +166,6 @@ def _alarm(connection: Connection) -> bool:
         what_to_do=(
             "Find out who wrote to the database, or to Redis with a key of ours, or which "
             "repository broke the process that reads packs. If Redis was away meanwhile, delete "
-            "its keys patrol:ledger:* as well."
+            "its keys that begin with ledger: after PATROL_REDIS_PREFIX as well."
         ),
     )

@@ -31,7 +31,7 @@ from scanner.patterns.loader import load
 from scanner.ports import BlobLedger, KnownBlobs, Pack
 from tests.servers.postgres import PostgresServer
 from tests.servers.present import place_of
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisServer, access_to
 
 _FILE = 300_000
 _TOTAL = 32 << 20
@@ -137,7 +137,9 @@ def _ledgers() -> Iterator[list[tuple[str, BlobLedger]]]:
             redis = running.enter_context(RedisServer(place))
             name, behind = found[-1]
             keys = [Key("k1", b"k" * 32)]
-            found.append((f"Redis before {name}", RedisLedger(behind, redis.url(), keys)))
+            found.append(
+                (f"Redis before {name}", RedisLedger(behind, access_to(redis.url()), keys))
+            )
         yield found
 
 

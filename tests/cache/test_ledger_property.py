@@ -21,13 +21,13 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
-from scanner.cache.redis_ledger import PREFIX, RedisLedger
+from scanner.cache.redis_ledger import RedisLedger
 from scanner.db.engine import create_database_engine
 from scanner.db.ledger import DatabaseLedger
 from scanner.db.upgrade import upgrade_database
 from scanner.keyring import Key
 from scanner.ports import BlobLedger
-from tests.servers.redis import RedisServer
+from tests.servers.redis import LEDGER_KEYS, RedisServer, access_to
 
 RULESETS = [digit * 64 for digit in "12"]
 FILES = [letter * 40 for letter in "abcdef"]
@@ -53,7 +53,7 @@ class Ledgers(RuleBasedStateMachine):
     @initialize(has_redis=st.booleans())
     def build(self, has_redis: bool) -> None:
         if has_redis:
-            self.ledger = RedisLedger(self.ledger, self.url, self.ring, timeout=5)
+            self.ledger = RedisLedger(self.ledger, access_to(self.url), self.ring, timeout=5)
 
     # What scans do.
 
@@ -87,13 +87,13 @@ class Ledgers(RuleBasedStateMachine):
 
     @rule(file=st.sampled_from(FILES))
     def redis_evicts(self, file: str) -> None:
-        for name in self.redis.keys(f"{PREFIX}*:{file}"):
+        for name in self.redis.keys(f"{LEDGER_KEYS}*:{file}"):
             self.redis.delete(name)
 
     @rule(ruleset=rulesets, value=st.binary(max_size=99) | st.binary(min_size=16, max_size=16))
     def somebody_forges(self, ruleset: str, value: bytes) -> None:
         for file in FILES:
-            self.redis.set(f"{PREFIX}{ruleset[:16]}:{file}", value)
+            self.redis.set(f"{LEDGER_KEYS}{ruleset[:16]}:{file}", value)
 
     @precondition(lambda self: self.redis.dbsize())
     @rule(data=st.data())
@@ -101,7 +101,7 @@ class Ledgers(RuleBasedStateMachine):
         value = self.redis.get(data.draw(st.sampled_from(sorted(self.redis.keys("*")))))
         for ruleset in RULESETS:
             for file in FILES:
-                self.redis.set(f"{PREFIX}{ruleset[:16]}:{file}", value)
+                self.redis.set(f"{LEDGER_KEYS}{ruleset[:16]}:{file}", value)
 
     @rule()
     def the_ring_is_turned(self) -> None:

@@ -16,11 +16,11 @@ import pytest
 from redis import Redis
 from sqlalchemy import Connection
 
-from scanner.cache.redis_ledger import MAC_BYTES, PREFIX, RedisLedger
+from scanner.cache.redis_ledger import MAC_BYTES, RedisLedger
 from scanner.errors import ConfigurationError
 from scanner.keyring import Key
 from tests.servers.process import free_port
-from tests.servers.redis import RedisServer
+from tests.servers.redis import LEDGER_KEYS, RedisServer, access_to
 
 NewRedis = Callable[..., RedisServer]
 RULESET, OTHER = "1" * 64, "2" * 64
@@ -58,7 +58,7 @@ def truth() -> Truth:
 def make(truth: Truth) -> Callable[..., RedisLedger]:
     """Answers may take their time where time is not the subject: machines are busy."""
     return lambda url, keys=KEYS, **options: RedisLedger(
-        truth, url, keys, **{"timeout": 5.0, **options}
+        truth, access_to(url), keys, **{"timeout": 5.0, **options}
     )
 
 
@@ -75,7 +75,7 @@ def redis(redis_server: RedisServer) -> Iterator[Redis]:
 
 
 def place(redis: Redis, object_id: str = A) -> str:
-    (name,) = redis.keys(f"{PREFIX}*:{object_id}")
+    (name,) = redis.keys(f"{LEDGER_KEYS}*:{object_id}")
     return name.decode()
 
 
@@ -324,8 +324,9 @@ import os, sys
 from scanner.cache.redis_ledger import RedisLedger
 from scanner.keyring import Key
 from tests.cache.test_redis_ledger import A, KEYS, RULESET, Truth
+from tests.servers.redis import access_to
 
-ledger = RedisLedger(Truth(), sys.argv[1], KEYS, timeout=5)
+ledger = RedisLedger(Truth(), access_to(sys.argv[1]), KEYS, timeout=5)
 ledger.publish(RULESET, [A])
 child = os.fork()
 right = all(ledger.known(RULESET, [A]) == {A} for _ in range(50))
@@ -385,23 +386,41 @@ def test_a_user_of_our_keys_alone_is_enough(
     assert "not/it" not in str(caught.value) + caplog.text
 
 
-def test_what_a_brokers_address_says_to_celery_does_not_matter(
-    make: Callable[..., RedisLedger], redis_server: RedisServer, truth: Truth
+def test_an_address_that_cannot_be_used_is_refused(make: Callable[..., RedisLedger]) -> None:
+    with pytest.raises(ConfigurationError, match="PATROL_LEDGER_URL must be"):
+        make("redis://host:port/0")
+
+
+@pytest.mark.parametrize("prefix", ["acme:", "", "a*[b]?\\-^:"])
+def test_its_keys_begin_with_what_is_set(
+    redis_server: RedisServer, redis: Redis, truth: Truth, prefix: str
 ) -> None:
-    ledger = make(f"{redis_server.url(database=2)}?visibility_timeout=3600&x=y")
+    """And nothing else of a server that is shared is touched, whatever MATCH makes of a prefix."""
+    access = access_to(redis_server.url(), redis_prefix=prefix)
+    ledger = RedisLedger(truth, access, KEYS, timeout=5)
+    others = ["axbc-^:ledger:1", "patrol:ledger:1", "another:1"]
+    for name in others:
+        redis.set(name, "another's")
+    ledger.publish(RULESET, [A])
+    (made,) = {name.decode() for name in redis.keys("*")} - {*others}
+    assert made.startswith(f"{prefix}ledger:")
+    assert ledger.known(RULESET, [A]) == {A}
+    ledger.distrust(A)
+    assert sorted(name.decode() for name in redis.keys("*")) == sorted(others)
+
+
+def test_it_uses_the_certificates_that_are_set(new_redis: NewRedis, truth: Truth) -> None:
+    server = new_redis(tls=True, client_certificate=True)
+    made = server.certificates
+    assert made is not None
+    access = access_to(
+        f"rediss://127.0.0.1:{server.port}/0",
+        redis_ca_file=made.authority, redis_cert_file=made.client, redis_key_file=made.client_key,
+    )  # fmt: skip
+    ledger = RedisLedger(truth, access, KEYS, timeout=5)
     ledger.publish(RULESET, [A])
     assert ledger.known(RULESET, [A]) == {A}
     assert truth.asked == []
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://host:port/0", "http://host", "rediss://host?ssl_cert_reqs=perhaps", "redis"]
-)
-def test_an_address_that_cannot_be_used_is_refused(
-    make: Callable[..., RedisLedger], url: str
-) -> None:
-    with pytest.raises(ConfigurationError, match="PATROL_LEDGER_URL must be"):
-        make(url)
 
 
 def test_a_redis_that_does_not_answer_is_told_to_the_doctor(

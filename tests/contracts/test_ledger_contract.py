@@ -17,6 +17,7 @@ from scanner.db.schema import audit_events, blob_ledger, outbox, repositories, s
 from scanner.keyring import Key
 from scanner.ports import BlobLedger
 from tests.servers.process import free_port
+from tests.servers.redis import access_to
 
 ONE, OTHER = "1" * 64, "2" * 64
 DAY_MS = 86_400_000
@@ -56,7 +57,7 @@ def bench(request: pytest.FixtureRequest, engine: Engine) -> Bench:
         url = f"redis://127.0.0.1:{free_port()}"
         if request.param == "behind redis":
             url = request.getfixturevalue("redis_server").url()
-        ledger = RedisLedger(ledger, url, [Key("k1", b"k" * 32)], timeout=5)
+        ledger = RedisLedger(ledger, access_to(url), [Key("k1", b"k" * 32)], timeout=5)
     return Bench(ledger, engine)
 
 

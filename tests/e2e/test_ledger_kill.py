@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from scanner.cache.redis_ledger import PREFIX
 from scanner.db.schema import blob_ledger, scans
 from scanner.sources.github_push import Push
 from tests.e2e.test_kill import Worker, pass_time
-from tests.servers.redis import RedisServer
+from tests.servers.redis import LEDGER_KEYS, RedisServer
 
 pytestmark = pytest.mark.long
 
@@ -45,7 +44,7 @@ def remembered(house: Any, ids: set[str]) -> set[str]:
 
 def copied(server: RedisServer, ids: set[str]) -> set[str]:
     with server.client() as client:
-        return ids.intersection(name.rpartition(":")[2] for name in client.keys(f"{PREFIX}*"))
+        return ids.intersection(name.rpartition(":")[2] for name in client.keys(f"{LEDGER_KEYS}*"))
 
 
 def test_killed_at_every_commit(build_house: Any, redis_server: RedisServer) -> None:

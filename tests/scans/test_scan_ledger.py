@@ -31,6 +31,7 @@ from scanner.ports import BlobLedger, KnownBlobs, Pack
 from scanner.scan import Scanner
 from tests.scans.world import DAY_MS, ZEROS, ShyFetcher, World
 from tests.servers.process import free_port
+from tests.servers.redis import access_to
 
 FILES = 16  # of over 300 KB: enough to be asked about
 
@@ -157,7 +158,7 @@ def ledger_of(kind: str, world: World, request: pytest.FixtureRequest) -> BlobLe
     url = f"redis://127.0.0.1:{free_port()}"
     if kind == "redis":
         url = request.getfixturevalue("redis_server").url()
-    return RedisLedger(behind, url, [Key("k1", b"k" * 32)], timeout=5)
+    return RedisLedger(behind, access_to(url), [Key("k1", b"k" * 32)], timeout=5)
 
 
 def places(world: World) -> list[tuple[Any, ...]]:

@@ -6,15 +6,28 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from scanner.redis_access import RedisAccess, of_ledger
+from scanner.settings import load_settings
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.process import Server
 
 _SECONDS = 5.0  # an administrator's command takes at most; a paused server answers none
+
+
+LEDGER_KEYS = "patrol:ledger:"  # what the blob ledger's begin with, unless another prefix is set
+
+
+def access_to(url: str, **settings: Any) -> RedisAccess:
+    """How our own code reaches a Redis, with the settings that tell it more."""
+    access = of_ledger(load_settings({"ledger_url": url, **settings}))
+    assert access is not None
+    return access
 
 
 class RedisServer(Server):
