@@ -65,19 +65,24 @@ def unfinished(connection: Connection) -> list[str]:
 
 
 def look(world: World, planted: Sequence[Planted]) -> Verdict:
-    """Judge everything but processes, which are still there."""
-    verdict = Verdict()
+    """Judge everything but processes, which are still there, and traces."""
     with world.looking() as engine, reader(engine).connect() as connection:
-        _judge_tokens(verdict, connection, planted, world)
-        trail = audit.verify(connection)
-        verdict.audit += trail.problems
-        verdict.events = trail.sealed
-        if trail.unsealed:
-            verdict.audit.append(f"{trail.unsealed} events are not sealed")
-        verdict.unfinished += unfinished(connection)
-        held = select(func.count()).where(sealed_candidates.c.sealed.is_not(None))
-        if count := connection.execute(held).scalar_one():
-            verdict.unfinished.append(f"{count} raw tokens are still sealed")
+        return judge(connection, world, planted)
+
+
+def judge(connection: Connection, world: World, planted: Sequence[Planted]) -> Verdict:
+    """The same, by what this connection sees."""
+    verdict = Verdict()
+    _judge_tokens(verdict, connection, planted, world)
+    trail = audit.verify(connection)
+    verdict.audit += trail.problems
+    verdict.events = trail.sealed
+    if trail.unsealed:
+        verdict.audit.append(f"{trail.unsealed} events are not sealed")
+    verdict.unfinished += unfinished(connection)
+    held = select(func.count()).where(sealed_candidates.c.sealed.is_not(None))
+    if count := connection.execute(held).scalar_one():
+        verdict.unfinished.append(f"{count} raw tokens are still sealed")
     return verdict
 
 
