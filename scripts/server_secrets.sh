@@ -19,7 +19,8 @@ for name in database_admin_password database_password redis_password; do
     keep "$name" "$(od -An -N 32 -tx1 /dev/urandom | tr -d ' \n')"
 done
 digest=$(tr -d '\n' <"$folder/redis_password" | sha256sum | cut -d' ' -f1)
-# It only wakes: it keeps nothing. Who does not sign in may ask whether it is there.
+# It only wakes: it keeps nothing. Who does not sign in may ask whether it is there. The user's rules are those of
+# docs/operating.md, which says why.
 keep redis.conf "bind * -::*
 protected-mode no
 save \"\"
@@ -27,4 +28,4 @@ appendonly no
 maxmemory 128mb
 maxmemory-policy volatile-lru
 user default on nopass resetkeys resetchannels -@all +ping
-user patrol on #$digest ~* &* +@all -@admin -@dangerous"
+user patrol on #$digest resetkeys ~patrol:* resetchannels -@all +ping +select +multi +exec +watch +unwatch +brpop +lpush +rpush +llen +hset +hget +hdel +zadd +zrem +zrange +sadd +set +get +del +evalsha +script|load +mget +scan +unlink"

@@ -141,11 +141,11 @@ def test_the_documented_user_may_touch_nothing_of_others(
     ask: Callable[..., dict[str, int]], new_redis: Callable[..., RedisServer]
 ) -> None:
     server = new_redis(users=redis_users("secret"))
-    assert set(ask(server.url("patrol-worker", "secret")).values()) == {0}
+    assert set(ask(server.url("patrol", "secret")).values()) == {0}
     with pytest.raises(ConfigurationError, match="does not answer"):
-        ask(server.url("patrol-worker", "secret"), redis_prefix="another:")
+        ask(server.url("patrol", "secret"), redis_prefix="another:")
     with pytest.raises(ConfigurationError, match="does not answer"):
-        ask(server.url("patrol-worker", "wrong"))
+        ask(server.url("patrol", "wrong"))
 
 
 def test_a_server_that_is_away_is_one_sentence(

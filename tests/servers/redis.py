@@ -125,6 +125,13 @@ class RedisServer(Server):
             socket_timeout=_SECONDS, decode_responses=True,
         )  # fmt: skip
 
+    def refused(self) -> list[str]:
+        """What users were not allowed to do; from 7.2 on clients introduce themselves, and need no
+        permission to."""
+        with self.client() as client:
+            objects = [str(one["object"]) for one in client.acl_log()]
+        return [name for name in objects if not name.startswith("client|")]
+
     def flush(self) -> None:
         """Lose everything it holds."""
         with self.client() as client:
