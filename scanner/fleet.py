@@ -30,7 +30,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds before one that failed is st
 _LONG_LIFE = 60.0  # one that lived so long did not fail at its start
 _MERCY_SECONDS = 5.0  # beyond the time they were given to stop
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_HANDLED = (*_STOP, signal.SIGQUIT, signal.SIGCHLD)
+_HANDLED = (*_STOP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGALRM)
 
 
 class BusyUntil:
@@ -88,14 +88,18 @@ class Fleet:
         # What is loaded now is never garbage: the collector must not touch, and so copy, its pages.
         gc.freeze()
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        # Not sigtimedwait: when this process was stopped for a while, as by SIGSTOP or a suspended
+        # machine, CPython returns a signal that nobody sent (3.11 to 3.14).
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
         while True:
             self._start_due()
-            signalled = signal.sigtimedwait(_HANDLED, _LOOK_SECONDS)
-            if signalled is not None and signalled.si_signo != signal.SIGCHLD:
-                self._stop(signalled.si_signo)
+            signalled = signal.sigwait(_HANDLED)
+            if signalled not in (signal.SIGCHLD, signal.SIGALRM):
+                self._stop(signalled)
             self._reap()
             self._kill_overdue()
             if self._stop_by is not None and not any(one.pid for one in self._members):
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 return
 
     def _start_due(self) -> None:

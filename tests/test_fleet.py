@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,6 +185,21 @@ def test_a_member_that_hangs_is_killed_and_replaced(start: Callable[..., Running
         first = running.pid_of("hanging")
         assert running.pid_of("hanging") != first
     assert family(idle)  # it is not busy
+
+
+def test_it_goes_on_after_it_was_stopped_for_a_while(start: Callable[..., Running]) -> None:
+    """As by SIGSTOP, a frozen container or a suspended machine; for longer than it waits at once."""
+    running = start("steady", "brief")
+    first = running.pid_of("steady")
+    running.process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, running.process.pid, os.WSTOPPED | os.WNOWAIT)
+    time.sleep(1.5)  # its time passes while it cannot see it
+    running.process.send_signal(signal.SIGCONT)
+    with within(10):
+        os.kill(first, signal.SIGKILL)
+        assert running.pid_of("steady") != first
+        running.process.send_signal(signal.SIGTERM)
+        assert "gone" in running.ends()
 
 
 def test_it_stops_in_order(start: Callable[..., Running]) -> None:
