@@ -188,7 +188,7 @@ def test_a_member_that_hangs_is_killed_and_replaced(start: Callable[..., Running
 
 
 def test_it_goes_on_after_it_was_stopped_for_a_while(start: Callable[..., Running]) -> None:
-    """As by SIGSTOP, a frozen container or a suspended machine; for longer than it waits at once."""
+    """As by SIGSTOP, a frozen container or a suspended machine, longer than it waits."""
     running = start("steady", "brief")
     first = running.pid_of("steady")
     running.process.send_signal(signal.SIGSTOP)

@@ -144,8 +144,11 @@ class Run:
     def _judge(self, world: World, planted: list[Planted]) -> Verdict:
         found = verdict.look(world, planted)
         found.traces = verdict.search(world, planted, self.say)
-        ended = Counter(name for name, _ in world.warden.restarts)
-        self.say(f"ended by themselves, and started again: {_counted(ended)}")
+        # No fault here is a reason for a program to give up.
+        self.notes += [
+            f"{name} ended by itself: {words.splitlines()[-1:]}"
+            for name, words in world.warden.restarts
+        ]
         return found
 
     def _stop(self, world: World) -> list[str]:
