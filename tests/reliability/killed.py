@@ -78,6 +78,7 @@ class Mortal:
     def live(self) -> None:
         """Do everything there is to do."""
         app = make_app(self._services.settings)
+        app.control.purge()  # no worker takes them here, and of what waits for long no more is sent
         if self._order["deliver"] is not None:
             asyncio.run(self._take(app, *self._order["deliver"]))
         register(app, self._services, CeleryWaker(app))
