@@ -30,6 +30,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from scanner.errors import ConfigurationError
 from scanner.keyring import Key, Ring, create_once, fernet_key, read_secret, require_strong
 
+LEAST_QUOTA = 500  # tokens of the largest look-up
 _MOST_SECRETS = 2
 # As the mail channel has it: no name, no comments, nothing that could end a header.
 _ADDRESS = re.compile(r"[^\s@<>()\[\],;:\\\"\x00-\x20\x7f]+@[^\s@<>()\[\],;:\\\"\x00-\x20\x7f]+")
@@ -119,6 +120,7 @@ class Settings(BaseSettings):
     ledger_rows: int = Field(default=1_000_000, ge=1)
     seal_days: float = Field(default=14.0, gt=0, allow_inf_nan=False)
     body_timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    lookups_per_minute: int = Field(default=60_000, ge=LEAST_QUOTA)
     ready_lag_seconds: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     ready_grace_seconds: float = Field(default=60.0, ge=0, allow_inf_nan=False)
     min_free_bytes: int = Field(default=64 << 20, ge=0)

@@ -127,6 +127,7 @@ def test_every_setting_may_come_from_a_file(tmp_path: Path) -> None:
         "worker_max_tasks": "50", "metrics_open": "true", "metrics_port": "9100",
         "log_format": "json", "log_level": "DEBUG",
         "ledger_url": "rediss://redis.example", "ledger_days": "7", "ledger_rows": "10",
+        "lookups_per_minute": "500",
     }  # fmt: skip
     for name in Settings.model_fields:
         file.write_text(values.get(name, "text") + "\n")
@@ -184,7 +185,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ("LOG_FORMAT", "xml"), ("BODY_TIMEOUT", "0"), ("READY_LAG_SECONDS", "0"),
         ("BROKER_URL", HUSH), ("PORT", HUSH), ("PORT", "-1"),
         ("LEDGER_URL", HUSH), ("LEDGER_URL", "http://" + HUSH), ("LEDGER_DAYS", "0"),
-        ("LEDGER_ROWS", "0"),
+        ("LEDGER_ROWS", "0"), ("LOOKUPS_PER_MINUTE", "499"),
         ("PORT", "65536"), ("PORT", ""), ("SMTP_PORT", "8.5"),
         ("MAIL_PORT", "0x50"), ("FETCH_MAX_BYTES", "1023"), ("FETCH_MAX_BYTES", "1GB"),
         ("FETCH_TIMEOUT", "0"), ("FETCH_TIMEOUT", "nan"), ("INSPECT_TIMEOUT", "inf"),

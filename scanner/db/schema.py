@@ -308,6 +308,15 @@ heartbeats = Table(
     Column("at", BigInteger, nullable=False),
 )
 
+# How much of the present minute's look-ups each caller has used.
+quotas = Table(
+    "quotas",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("window", BigInteger, nullable=False),
+    Column("used", Integer, nullable=False),
+)
+
 # When the newest alarm of each kind goes out: there is at most one an hour.
 alarm_turns = Table(
     "alarm_turns",

@@ -11,10 +11,11 @@ from scanner.web import accounts, api, health, hooks, introspection, scrape, tok
 from scanner.web.access import AccessLog
 from scanner.web.caching import NoStore
 from scanner.web.errors import answer_errors
+from scanner.web.quota import Quota
 
 
-def create_app(services: Services, waker: Waker) -> FastAPI:
-    """Build the ASGI app."""
+def create_app(services: Services, waker: Waker, quota: Quota | None = None) -> FastAPI:
+    """Build the ASGI app; `quota`: another than that of the settings."""
     app = FastAPI(title="Patrol", version=__version__, docs_url=None, redoc_url=None)
     app.state.body_timeout = services.settings.body_timeout
     app.add_middleware(NoStore)
@@ -22,9 +23,10 @@ def create_app(services: Services, waker: Waker) -> FastAPI:
     answer_errors(app)
     app.include_router(hooks.routes(services, waker))
     app.include_router(api.routes(services))
-    app.include_router(tokens.routes(services))
+    quota = quota or Quota(services.database, services.settings.lookups_per_minute)
+    app.include_router(tokens.routes(services, quota))
     app.include_router(accounts.routes(services))
-    app.include_router(introspection.routes(services))
+    app.include_router(introspection.routes(services, quota))
     app.include_router(health.routes(services))
     app.include_router(scrape.routes(services))
 

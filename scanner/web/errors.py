@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from scanner.errors import ConfigurationError, IntakeError, StoreUnavailableError, name_of
 from scanner.web.auth import UnauthorisedError
 from scanner.web.bodies import said
+from scanner.web.quota import QuotaUsedUpError
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,10 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(UnauthorisedError)
     async def unauthorised(_request: Request, error: UnauthorisedError) -> JSONResponse:
         return _problem(str(error), error.status, {"WWW-Authenticate": "Bearer"})
+
+    @app.exception_handler(QuotaUsedUpError)
+    async def used_up(_request: Request, error: QuotaUsedUpError) -> JSONResponse:
+        return _problem(str(error), error.status, {"Retry-After": str(error.retry_after)})
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -18,6 +18,7 @@ from scanner.bootstrap import Services
 from scanner.db.clock import to_iso
 from scanner.db.tokens import Row, to_lookup, validity_of
 from scanner.model import Secret, Validity
+from scanner.settings import LEAST_QUOTA
 from scanner.stores.sql import works
 from scanner.web.auth import Gate
 from scanner.web.bodies import (
@@ -30,9 +31,10 @@ from scanner.web.bodies import (
     read_body,
 )
 from scanner.web.errors import may_answer
+from scanner.web.quota import Quota
 
 _SERVICE = "api:service"
-_MOST_TOKENS = 500
+_MOST_TOKENS = LEAST_QUOTA
 _LONGEST_TOKEN = 4_096  # characters
 _MOST_BODY = _MOST_TOKENS * (_LONGEST_TOKEN + 8)
 _VALIDITY = "patrol:validity"
@@ -98,13 +100,12 @@ class Answers(BaseModel):
 _Asked = Annotated[Asked, Depends(json_body(Asked, _MOST_BODY))]
 
 
-def routes(services: Services) -> APIRouter:
-    """Build the routes."""
+def routes(services: Services, quota: Quota) -> APIRouter:
+    """Build the routes; look-ups count against the caller's `quota`."""
     settings, store, tokens = services.settings, services.builtin_store, services.tokens
     gate = Gate("ServiceToken", *settings.service_bearers, *settings.admin_bearers, has_basic=True)
-    router = APIRouter(
-        tags=["introspection"], dependencies=[Depends(gate)], responses=may_answer(401, 413)
-    )
+    counted = [Depends(gate), Depends(quota.charge)]
+    router = APIRouter(tags=["introspection"], responses=may_answer(401, 413))
 
     async def token_of(request: Request) -> Secret | None:
         body = await read_body(request, SMALL, settings.body_timeout)
@@ -114,6 +115,8 @@ def routes(services: Services) -> APIRouter:
     @router.post(
         "/oauth/introspect",
         response_model=Introspection,
+        dependencies=counted,
+        responses=may_answer(429),
         openapi_extra=describes_form("token", "token_type_hint"),
     )
     async def introspect(request: Request) -> Any:
@@ -127,6 +130,7 @@ def routes(services: Services) -> APIRouter:
     @router.post(
         "/oauth/revoke",
         response_class=Response,
+        dependencies=[Depends(gate)],  # and no quota: it tells nothing, and must not be held up
         openapi_extra=describes_form("token", "token_type_hint"),
     )
     async def revoke(request: Request) -> Response:
@@ -139,9 +143,17 @@ def routes(services: Services) -> APIRouter:
             await asyncio.to_thread(tokens.revoke, row["id"], actor=_SERVICE)
         return Response(status_code=200)
 
-    @router.post("/api/v1/introspect", response_model=Answers, openapi_extra=describes(Asked))
-    def look_up(body: _Asked) -> Any:
+    @router.post(
+        "/api/v1/introspect",
+        response_model=Answers,
+        dependencies=counted,
+        responses=may_answer(429),
+        openapi_extra=describes(Asked),
+    )
+    def look_up(request: Request, body: _Asked) -> Any:
         """Look up to 500 tokens up at once, with all that is known of each."""
+        # The request has paid for the first.
+        quota.spend(request.state.caller, max(0, len(body.tokens) - 1))
         rows = store.rows([Secret(token.get_secret_value().encode()) for token in body.tokens])
         return {"answers": [_answer(row) for row in rows]}
 

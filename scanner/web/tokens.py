@@ -14,6 +14,7 @@ from scanner.stores.pages import MOST_ROWS
 from scanner.web.auth import Gate
 from scanner.web.bodies import Body, describes, json_body
 from scanner.web.errors import may_answer
+from scanner.web.quota import Quota
 
 _ADMIN, _SERVICE = "api:admin", "api:service"
 _MOST_DAYS = 36_500
@@ -109,8 +110,8 @@ _Limit = Annotated[int, Query(ge=1, le=MOST_ROWS)]
 _Validity = Literal["active", "revoked", "expired", "owner_disabled"]
 
 
-def routes(services: Services) -> APIRouter:
-    """Build the routes."""
+def routes(services: Services, quota: Quota) -> APIRouter:
+    """Build the routes; looking at one token counts against the caller's `quota`."""
     tokens, mint, settings = services.tokens, services.mint, services.settings
     refusals = may_answer(401, 404, 409, 413, 415, 422)
     every = APIRouter(tags=["tokens"], responses=refusals)
@@ -196,7 +197,12 @@ def routes(services: Services) -> APIRouter:
         return {**row, "ours": ours}
 
     # Who may revoke a token may see what became of it.
-    @every.get("/api/v1/tokens/{token_id}", response_model=Token, dependencies=[Depends(service)])
+    @every.get(
+        "/api/v1/tokens/{token_id}",
+        response_model=Token,
+        dependencies=[Depends(service), Depends(quota.charge)],
+        responses=may_answer(429),
+    )
     def show(token_id: _TokenId) -> Any:
         """Show a token."""
         return tokens.get(token_id)

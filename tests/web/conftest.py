@@ -31,16 +31,20 @@ from scanner.settings import load_settings
 from scanner.sources.github_push import Push
 from scanner.stores.sql import ensure_owner
 from scanner.web.app import create_app
+from scanner.web.quota import Quota
 from scanner.worker import CeleryWaker, make_app
 from tests.databases import Databases
 
+EVER_MS = 1 << 45  # from 1970 on
 FIRST, SECOND = (secrets.token_hex(16) for _ in range(2))
 
 
 class Site:
     """Patrol's HTTP side, served; `http` speaks to it, `raw` sends bytes as they are."""
 
-    def __init__(self, data_dir: Path, databases: Databases, **settings: Any) -> None:
+    def __init__(
+        self, data_dir: Path, databases: Databases, *, lookups: int = 0, **settings: Any
+    ) -> None:
         self.hooks = [
             {"id": "acme", "secrets": [FIRST], "repositories": ["acme/*"]},
             {"id": "globex", "secrets": [SECOND], "repositories": ["globex/*"]},
@@ -51,7 +55,9 @@ class Site:
         }  # fmt: skip
         self.services = Services(load_settings(values))
         self.data_dir = data_dir
-        self.app = create_app(self.services, CeleryWaker(make_app(self.services.settings)))
+        # So many in all: a minute would end in the middle of some test.
+        quota = Quota(self.services.database, lookups, EVER_MS) if lookups else None
+        self.app = create_app(self.services, CeleryWaker(make_app(self.services.settings)), quota)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address: tuple[str, int] = self.listener.getsockname()
         self.http = httpx2.Client(

@@ -108,6 +108,14 @@ def upgrade() -> None:
     )
 
     op.create_table(
+        "quotas",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("window", sa.BigInteger(), nullable=False),
+        sa.Column("used", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+
+    op.create_table(
         "alarm_turns",
         sa.Column("topic", sa.String(length=32), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=False),
