@@ -37,7 +37,7 @@ from scanner.ports import BlobLedger, TokenStore
 from scanner.recheck import Rechecker
 from scanner.respond.deliver import Deliverer
 from scanner.respond.run import Responder
-from scanner.scan import Scanner
+from scanner.scan.run import Scanner
 from scanner.settings import Settings
 from scanner.sources.intake import Intake
 from scanner.stores.accounts import Accounts

@@ -69,6 +69,7 @@ class _Family:
         self.name, self.text, self.labels = name, text, labels
         FAMILIES.append(self)
         self._made: Counter | Histogram | None = None
+        self._known: dict[tuple[tuple[str, str], ...], Counter | Histogram] = {}
 
     def _make(self) -> Counter | Histogram:
         raise NotImplementedError
@@ -76,11 +77,18 @@ class _Family:
     def reset(self) -> None:
         """Begin anew, where `start` has said to count."""
         self._made = None
+        self._known.clear()
 
     def _series(self, labels: Mapping[str, str]) -> Counter | Histogram:
         if self._made is None:
             self._made = self._make()
-        return self._made.labels(**labels) if labels else self._made
+        if not labels:
+            return self._made
+        chosen = tuple(labels.items())
+        series = self._known.get(chosen)  # the library's own look-up takes longer than counting
+        if series is None:
+            series = self._known[chosen] = self._made.labels(**labels)
+        return series
 
     def show(self) -> None:
         """Make the series that are known beforehand, at 0: a rate needs a beginning."""

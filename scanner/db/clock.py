@@ -7,6 +7,7 @@ still agree on who holds a lease.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from time import monotonic
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, literal_column, text
 
@@ -35,6 +36,19 @@ def now_in(connection: Connection) -> ColumnElement[int]:
 def now_expression(dialect: str) -> ColumnElement[int]:
     """The same by the dialect's name, for a statement that is made before it is needed."""
     return _NOW_VALUES[dialect]
+
+
+class ServerClock:
+    """The database's time between questions: asked once, then counted on by this machine's
+    monotonic clock, which no setting of its own time moves. For what is told of work, not for
+    leases: those are compared in the database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._began, self._at = monotonic(), now_ms(connection)
+
+    def now(self) -> int:
+        """Milliseconds since 1970 UTC."""
+        return self._at + round((monotonic() - self._began) * 1000)
 
 
 def to_datetime(milliseconds: int | None) -> datetime | None:

@@ -12,21 +12,19 @@ Two counts, because two things go wrong: `attempts` grows while the row itself m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     RowMapping,
     Table,
     TextClause,
     Update,
     select,
     text,
-    tuple_,
     update,
 )
 
@@ -183,17 +181,6 @@ def settle(connection: Connection, table: Table, held: Claim, **values: Any) -> 
         .values(**values)
     )
     return result.rowcount == 1
-
-
-def renew(engine: Engine, table: Table, held: Iterable[Claim], patience: Patience) -> int:
-    """Begin the leases anew; returns of how many claims: the others were ended, or lost."""
-    fences = [(one.id, one.fence) for one in held]
-    with engine.begin() as connection:
-        return connection.execute(
-            update(table)
-            .where(table.c.state == RUNNING, tuple_(table.c.id, table.c.fence).in_(fences))
-            .values(lease_until=now_in(connection) + patience.lease_ms)
-        ).rowcount
 
 
 def finish(connection: Connection, table: Table, held: Claim, state: str, **values: Any) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
-from scanner.db.clock import now_ms
+from scanner.db.clock import now_in, now_ms
 from scanner.db.dialect import upsert
 from scanner.db.lanes import Lane
 from scanner.db.leases import PARKED, PENDING, RUNNING
 from scanner.db.schema import new_id, repositories, scanned_heads, scans, watches
 from scanner.db.seals import key_of
+from scanner.db.tokens import among, many
 
 _MOST_DUE = 500
 _HAVES = 256  # newest complete heads offered to the server; more only lengthen the request
@@ -160,34 +160,62 @@ def request_watch_scan(
     return scan_id if result.rowcount == 1 else None
 
 
-def complete_heads(connection: Connection, repository: str, ruleset: str) -> tuple[str, ...]:
-    """Return the heads that were scanned completely under this ruleset, newest first."""
-    rows = connection.execute(
-        select(scanned_heads.c.object_id)
-        .where(scanned_heads.c.repository_id == repository, scanned_heads.c.ruleset == ruleset)
-        .order_by(scanned_heads.c.scanned_at.desc())
-        .limit(_HAVES)
+@dataclass(frozen=True, slots=True)
+class KnownRepository:
+    """A repository as a scan needs it; `heads` were scanned completely, newest first."""
+
+    host: str
+    name: str
+    heads: tuple[str, ...]
+
+
+def known_repositories(
+    connection: Connection, wanted: Collection[str], ruleset: str
+) -> dict[str, KnownRepository]:
+    """Return each repository by its id, with its newest heads that were scanned completely under
+    this ruleset: two statements, however many repositories."""
+    dialect = connection.dialect.name
+    ids = {"ids": many(dialect, sorted(wanted))}
+    rank = func.row_number().over(
+        partition_by=scanned_heads.c.repository_id, order_by=scanned_heads.c.scanned_at.desc()
     )
-    return tuple(rows.scalars())
-
-
-def remember_heads(
-    connection: Connection, repository: str, ruleset: str, heads: Iterable[str]
-) -> None:
-    """Record heads as completely scanned; call it in the transaction of the scan's verdict."""
-    now = now_ms(connection)
-    for head in heads:
-        connection.execute(
-            upsert(connection, scanned_heads)
-            .values(repository_id=repository, ruleset=ruleset, object_id=head, scanned_at=now)
-            .on_conflict_do_update(
-                index_elements=["repository_id", "ruleset", "object_id"],
-                set_={"scanned_at": now},
-            )
+    ranked = (
+        select(scanned_heads, rank.label("rank"))
+        .where(
+            among(dialect, scanned_heads.c.repository_id, "ids"), scanned_heads.c.ruleset == ruleset
         )
+        .subquery()
+    )
+    newest = (
+        select(ranked.c.repository_id, ranked.c.object_id)
+        .where(ranked.c.rank <= _HAVES)
+        .order_by(ranked.c.repository_id, ranked.c.rank)
+    )
+    heads: dict[str, list[str]] = {}
+    for repository, object_id in connection.execute(newest, ids):
+        heads.setdefault(repository, []).append(object_id)
+    named = select(repositories.c.id, repositories.c.host, repositories.c.name)
+    rows = connection.execute(named.where(among(dialect, repositories.c.id, "ids")), ids)
+    return {
+        row.id: KnownRepository(row.host, row.name, tuple(heads.get(row.id, ()))) for row in rows
+    }
 
 
-def repository_of(connection: Connection, repository: str) -> Mapping[str, Any]:
-    """Return the repository's row."""
-    row = connection.execute(select(repositories).where(repositories.c.id == repository))
-    return dict(row.mappings().one())
+def remember_heads(connection: Connection, ruleset: str, heads: Iterable[tuple[str, str]]) -> None:
+    """Record (repository, head) as completely scanned; call it in the transaction of the scans'
+    verdicts."""
+    # In one order everywhere: two batches of the same repositories must not wait for each other.
+    rows = [
+        {"repository_id": repository, "object_id": head} for repository, head in sorted(set(heads))
+    ]
+    if not rows:
+        return
+    now = now_in(connection)
+    insert = upsert(connection, scanned_heads).values(ruleset=ruleset, scanned_at=now)
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=["repository_id", "ruleset", "object_id"],
+            set_={"scanned_at": insert.excluded.scanned_at},
+        ),
+        rows,
+    )

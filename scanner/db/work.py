@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from scanner.db import leases
+from scanner.db import holding, leases
 from scanner.db.leases import Claim, Patience
 from scanner.errors import name_of
 
@@ -83,7 +83,7 @@ def _kept(
     def keep() -> None:
         while not done.wait(patience.lease_ms / 1000 / _RENEWALS):
             try:
-                leases.renew(engine, table, claims, patience)
+                holding.renew(engine, table, claims, patience)
             except SQLAlchemyError as error:  # away: the next time may be in time
                 log.warning("leases of %s were not renewed: %s", table.name, name_of(error))
 

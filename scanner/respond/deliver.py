@@ -14,7 +14,7 @@ from notifier.notice import Notice
 from notifier.notify import Channel, notify
 from notifier.render import Renderer
 from scanner.correlation import correlated
-from scanner.db import alarms, audit, leases
+from scanner.db import alarms, audit, holding, leases
 from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
@@ -55,7 +55,7 @@ class Deliverer:
                     with self.engine.begin() as connection:
                         leases.hand_back(connection, outbox, claim)
                 # We may have been paused: then another worker sends this one.
-                elif leases.renew(self.engine, outbox, [claim], self.patience):
+                elif holding.renew(self.engine, outbox, [claim], self.patience):
                     correlation_id = self._correlation_of(claim.row)
                     with correlated(correlation_id):
                         self._send(claim, correlation_id)

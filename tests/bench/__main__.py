@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Callable
 
+import claims
 import ledger
 import matching
 import pushes
@@ -19,6 +20,7 @@ from figures import Figure
 
 _GROUPS: dict[str, Callable[[bool], list[Figure]]] = {
     "Reading a push": pushes.measure,
+    "Claim 64 pushes and finish them": claims.measure,
     "Matching": matching.measure,
     "Large files that are known": ledger.measure,
     "The service": service.measure,

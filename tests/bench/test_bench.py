@@ -15,6 +15,7 @@ def test_every_figure_can_be_taken() -> None:
     assert done.returncode == 0, done.stderr
     for what in (
         "parse and match",
+        "64 pushes",
         "Python source",
         "Large files that are known",
         "webhook accepted to revoked",

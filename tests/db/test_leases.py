@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
-from scanner.db import leases
+from scanner.db import holding, leases
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
@@ -154,7 +154,7 @@ def test_a_stale_worker_changes_nothing(engine: Engine) -> None:
         for blame in (False, True):
             released = leases.release(connection, outbox, stale, "x", PATIENCE, blame=blame)
             assert released is None
-    assert not leases.renew(engine, outbox, [stale], PATIENCE)
+    assert not holding.renew(engine, outbox, [stale], PATIENCE)
     assert look(engine, "a") == before
     with engine.begin() as connection:
         assert leases.settle(connection, outbox, held, subject="ours")
@@ -173,7 +173,7 @@ def test_a_claim_that_ended_is_no_claim(engine: Engine) -> None:
         assert not leases.settle(connection, outbox, held, subject="late")
         assert not leases.finish(connection, outbox, held, leases.DONE)
         assert leases.release(connection, outbox, held, "again", PATIENCE) is None
-    assert not leases.renew(engine, outbox, [held], PATIENCE)
+    assert not holding.renew(engine, outbox, [held], PATIENCE)
     assert look(engine, "a") == before
 
 
@@ -183,7 +183,7 @@ def test_an_overdue_claim_that_nobody_took_still_counts(engine: Engine) -> None:
     expire(engine, "a")
     with reader(engine).connect() as connection:
         now = now_ms(connection)
-    assert leases.renew(engine, outbox, [held], PATIENCE)
+    assert holding.renew(engine, outbox, [held], PATIENCE)
     assert look(engine, "a")["lease_until"] >= now + PATIENCE.lease_ms
     assert take(engine) == []
     with engine.begin() as connection:

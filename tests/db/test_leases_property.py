@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, insert, select, update
 
-from scanner.db import leases
+from scanner.db import holding, leases
 from scanner.db.engine import create_database_engine, reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import outbox
@@ -112,7 +112,7 @@ class Workers(RuleBasedStateMachine):
     @rule(held=claims)
     def renew(self, held: Claim) -> None:
         kept = self.holds(held)
-        assert leases.renew(self.engine, outbox, [held], PATIENCE) == kept
+        assert holding.renew(self.engine, outbox, [held], PATIENCE) == kept
         if kept:
             self.rows[held.id].due = False
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, text, update
 
-from scanner.db import leases, scans
+from scanner.db import holding, leases, scans
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.lanes import Lane
@@ -167,7 +167,7 @@ def test_a_claim_that_was_lost_is_not_renewed(
             ((mine,), _) = leases.claim(connection, scans_table, PATIENCE, limit=1, suspect=True)
         with reader(other).connect() as connection:
             lease = connection.execute(select(scans_table.c.lease_until)).scalar_one()
-        assert leases.renew(engine, scans_table, work.claims, SHORT) == 0
+        assert holding.renew(engine, scans_table, work.claims, SHORT) == 0
         threading.Event().wait(SHORT.lease_ms / 1000)  # three rounds of the keeper
         with reader(other).connect() as connection:
             assert connection.execute(select(scans_table.c.lease_until)).scalar_one() == lease

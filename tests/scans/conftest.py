@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
-from cryptography.fernet import Fernet
 
-from scanner.db.engine import create_database_engine
-from scanner.db.leases import Patience
-from scanner.db.ledger import DatabaseLedger
-from scanner.db.seals import Sealer
-from scanner.git.inline import InlineInspector
 from scanner.guard import ConnectGuard
-from scanner.judge import Judge
-from scanner.keyring import Key
-from scanner.matcher.engine import Matcher
 from scanner.patterns.generate import generate
-from scanner.recheck import Rechecker
-from scanner.scan import Scanner
-from scanner.sources.intake import Intake
-from tests.scans.world import DAY_MS, OURS, AskedStore, ShyFetcher, World
+from scanner.scan.run import Scanner
+from tests.scans.world import LONG, OURS, ZEROS, ShyFetcher, World, build_world
 
 
 @pytest.fixture
 def world(database_url: str, git_server, ruleset) -> Iterator[World]:
-    engine = create_database_engine(database_url)
-    bound = frozenset({OURS})
-    matcher, store = Matcher(ruleset, bound=bound), AskedStore()
-    sealer = Sealer([Key("s1", Fernet.generate_key())])
     fetcher = ShyFetcher(ConnectGuard([git_server.address]))
-    judge = Judge(
-        engine=engine, store=store, bound=bound, keys=[Key("f1", b"k" * 32)], sealer=sealer,
-        keep_ms=DAY_MS, redact=matcher.redact,
-    )  # fmt: skip
-    scanner = Scanner(
-        engine=engine, fetcher=fetcher, inspector=InlineInspector(matcher), matcher=matcher,
-        judge=judge, sealer=sealer, patience=Patience(60_000, 3, 2),
-        ledger=DatabaseLedger(engine, keep_ms=DAY_MS, most_rows=1_000),
-    )  # fmt: skip
-    rechecker = Rechecker(engine, judge, Patience(60_000, 3, None))
-    yield World(
-        engine, store, scanner, rechecker, Intake(engine, matcher, sealer, git_server.url), fetcher
-    )
-    engine.dispose()
+    built = build_world(database_url, git_server.url, fetcher, ruleset)
+    yield built
+    built.engine.dispose()
 
 
 @pytest.fixture
@@ -56,3 +32,19 @@ def ours(world: World) -> Callable[[], str]:
         return secret.reveal().decode()
 
     return issue
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A host that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def slow_push(world: World, silent: str, git_server) -> tuple[Scanner, str]:
+    """A scanner that has one push of a silent host, and the push."""
+    slow = replace(world, intake=replace(world.intake, github_url=f"http://{silent}"))
+    scan = slow.push("acme/slow", ZEROS, "a" * 40)
+    fetcher = ShyFetcher(ConnectGuard([git_server.address, silent]), timeout=LONG)
+    return replace(world.scanner, fetcher=fetcher), scan

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from time import monotonic
 
-import pytest
 from sqlalchemy import update
 
 from scanner.db.lanes import Lane
 from scanner.db.schema import incidents, scans
 from scanner.deadline import Deadline
-from scanner.guard import ConnectGuard
 from scanner.model import Inspection
-from scanner.scan import Scanner
-from tests.scans.world import ZEROS, ShyFetcher, World
-
-LONG = 60.0  # seconds that nothing here may take
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """A host that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-
-
-@pytest.fixture
-def slow_push(world: World, silent: str, git_server) -> tuple[Scanner, str]:
-    """A scanner that has one push of a silent host, and the push."""
-    slow = replace(world, intake=replace(world.intake, github_url=f"http://{silent}"))
-    scan = slow.push("acme/slow", ZEROS, "a" * 40)
-    fetcher = ShyFetcher(ConnectGuard([git_server.address, silent]), timeout=LONG)
-    return replace(world.scanner, fetcher=fetcher), scan
+from tests.scans.world import LONG, ZEROS, World
 
 
 def row(world: World, scan_id: str) -> tuple[str, int, int, str | None]:

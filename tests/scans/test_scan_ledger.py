@@ -28,7 +28,7 @@ from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
 from scanner.model import Inspection
 from scanner.ports import BlobLedger, KnownBlobs, Pack
-from scanner.scan import Scanner
+from scanner.scan.run import Scanner
 from tests.scans.world import DAY_MS, ZEROS, ShyFetcher, World
 from tests.servers.process import free_port
 from tests.servers.redis import access_to

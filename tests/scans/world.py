@@ -7,15 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cryptography.fernet import Fernet
 from sqlalchemy import Engine, Table, select, update
 
 from scanner.db import leases
+from scanner.db.engine import create_database_engine
+from scanner.db.leases import Patience
+from scanner.db.ledger import DatabaseLedger
 from scanner.db.schema import audit_events, scans, sealed_candidates
+from scanner.db.seals import Sealer
 from scanner.errors import InspectionError
+from scanner.git.inline import InlineInspector
 from scanner.git.smart_http import SmartHttpFetcher
+from scanner.judge import Judge
+from scanner.keyring import Key
+from scanner.matcher.engine import Matcher
+from scanner.matcher.pattern import Ruleset
 from scanner.model import FetchPlan, Lookup, Secret
 from scanner.recheck import Rechecker
-from scanner.scan import Scanner
+from scanner.scan.run import Scanner
 from scanner.sources.github_push import Push
 from scanner.sources.intake import Intake
 from scanner.stores.memory import MemoryTokenStore
@@ -23,6 +33,7 @@ from scanner.stores.memory import MemoryTokenStore
 ZEROS = "0" * 40
 OURS = "azure-devops-pat"
 DAY_MS = 86_400_000
+LONG = 60.0  # seconds that nothing here may take
 
 
 class AskedStore(MemoryTokenStore):
@@ -93,3 +104,24 @@ class World:
             for table in (scans, sealed_candidates):
                 pending = update(table).where(table.c.state == leases.PENDING)
                 connection.execute(pending.values(available_at=0))
+
+
+def build_world(database_url: str, git_url: str, fetcher: Any, ruleset: Ruleset) -> World:
+    """Build the services of a migrated database; dispose of its engine at the end."""
+    engine = create_database_engine(database_url)
+    bound = frozenset({OURS})
+    matcher, store = Matcher(ruleset, bound=bound), AskedStore()
+    sealer = Sealer([Key("s1", Fernet.generate_key())])
+    judge = Judge(
+        engine=engine, store=store, bound=bound, keys=[Key("f1", b"k" * 32)], sealer=sealer,
+        keep_ms=DAY_MS, redact=matcher.redact,
+    )  # fmt: skip
+    scanner = Scanner(
+        engine=engine, fetcher=fetcher, inspector=InlineInspector(matcher), matcher=matcher,
+        judge=judge, sealer=sealer, patience=Patience(60_000, 3, 2),
+        ledger=DatabaseLedger(engine, keep_ms=DAY_MS, most_rows=1_000),
+    )  # fmt: skip
+    rechecker = Rechecker(engine, judge, Patience(60_000, 3, None))
+    return World(
+        engine, store, scanner, rechecker, Intake(engine, matcher, sealer, git_url), fetcher
+    )

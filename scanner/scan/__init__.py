@@ -1,0 +1,1 @@
+"""The first use case: a claimed scan becomes verified leaks; one file a step."""
