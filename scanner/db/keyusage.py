@@ -6,6 +6,7 @@ from collections import Counter
 
 from sqlalchemy import Column, Connection, Table, func, select
 
+from scanner.db import chains
 from scanner.db.schema import scans, sealed_candidates, sightings, tokens, unknown_digests
 
 
@@ -17,9 +18,10 @@ def key_usage(connection: Connection) -> dict[str, Counter[str]]:
     """
     waiting = sealed_candidates.c.sealed.is_not(None)
     usage: dict[str, Counter[str]] = {"pepper": Counter(), "fingerprint": Counter()}
+    in_full = chains.by_name(connection)
     for table in (tokens, unknown_digests):
-        for chain, count in _count(connection, table, table.c.key_id, True).items():
-            for key_id in chain.split(">"):
+        for name, count in _count(connection, table, table.c.key_id, True).items():
+            for key_id in in_full.get(name, name).split(">"):
                 usage["pepper"][key_id] += count
     unknown = sightings.c.incident_id.is_(None)
     usage["fingerprint"] = _count(connection, sightings, sightings.c.fingerprint_key, unknown)

@@ -57,13 +57,18 @@ def remember(
     Call `chains.lock_for_sightings` before the store is asked for the last time.
     """
     rows = [
-        {"digest": digest, "chain": chain, "print": fingerprint, "scan": scan_id}
+        {
+            "digest": digest,
+            "chain": chains.name_of(chain),
+            "print": fingerprint,
+            "scan": scan_id,
+        }
         for fingerprint, made in digests.items()
         for chain, digest in made
     ]
     if not rows:
         return
-    chains.add(connection, sorted({row["chain"] for row in rows}))
+    chains.add(connection, sorted({chain for made in digests.values() for chain, _ in made}))
     source = select(
         bindparam("digest", type_=unknown_digests.c.digest.type),
         bindparam("chain", type_=unknown_digests.c.key_id.type),

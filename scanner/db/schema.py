@@ -99,7 +99,7 @@ tokens = Table(
     Column("scopes", JSON, nullable=False),
     Column("mask", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("key_id", String(64), nullable=False),  # a chain of keys: "k1>k2"
+    Column("key_id", String(64), nullable=False),  # a chain of keys: "k1>k2", or its name
     Column("valid_from", BigInteger, nullable=False),
     Column("valid_to", BigInteger),
     Column("state", String(16), nullable=False),
@@ -126,6 +126,7 @@ digest_chains = Table(
     "digest_chains",
     metadata,
     Column("key_id", String(64), primary_key=True),
+    Column("links", String(4096)),  # the chain, where `key_id` is but a name for it
     Column("created_at", BigInteger, nullable=False),
 )
 

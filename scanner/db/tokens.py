@@ -76,7 +76,8 @@ def many(dialect: str, values: Iterable[str]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one moment of the database says; `rows` have their `digest` and `key_id`, too."""
+    """What one moment of the database says; `rows` have their `digest` and `key_id`, too, and
+    chains go by their names (chains.py)."""
 
     rows: Sequence[Row]
     chains: frozenset[str]

@@ -19,9 +19,9 @@ from scanner.keyring import Key
 from scanner.model import Secret
 
 SHA256 = "sha256"  # the first link of what was imported without a key
-_LONGEST = 64  # characters of a chain, as its column
+_LONGEST = 4_096  # characters of a chain, as its column: a hundred turns with the longest ids
 _LINK = ">"
-_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,31}")  # two of them fit into a chain
+_KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,31}")  # two of them fit into the name of a chain
 
 
 class DigestRing:
@@ -70,7 +70,7 @@ class DigestRing:
         if len(longer) > _LONGEST:
             raise FinalError(
                 f"The chain of keys {longer} is longer than {_LONGEST} characters: its tokens "
-                "cannot be wrapped once more. Choose a shorter key id, or issue them anew."
+                "cannot be wrapped once more; issue them anew."
             )
         return longer
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from sqlalchemy import Engine, select, update
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from scanner.db import chains
 from scanner.db.clock import now_in
 from scanner.db.engine import DATABASE_AWAY, reader, single
 from scanner.db.schema import tokens
@@ -44,6 +45,7 @@ class SqlTokenStore:
         self._engine = engine
         self._peppers = peppers if isinstance(peppers, Peppers) else Peppers(peppers)
         self._chains = frozenset(self._peppers.now().bases)  # as the last look-up saw them
+        self._long: dict[str, str] = {}  # chains whose names are shorter: what a name says stays
         self.lifecycle = TokenLifecycle(engine, self._peppers)
 
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
@@ -76,15 +78,27 @@ class SqlTokenStore:
             with single(self._engine).connect() as connection:
                 found = find(connection, list(digests))
             # A chain that came meanwhile may be that of a token which was wrapped.
-            if found.chains <= tried:
+            present = self._in_full(found.chains)
+            if present is not None and present <= tried:
                 break
-            tried = found.chains
-        self._chains = found.chains
+            tried = tried if present is None else present
+        self._chains = present
         rows: dict[int, Row] = {}
         # Of one token that was recorded twice the older record counts, always the same.
         for row in sorted(found.rows, key=lambda row: (row["created_at"], row["id"])):
             rows.setdefault(digests[row["digest"]], row)
         return [rows.get(places[secret]) for secret in secrets]
+
+    def _in_full(self, names: frozenset[str]) -> frozenset[str] | None:
+        """The chains of these names; None: one of them has just gone."""
+        new = [name for name in names if not chains.is_full(name) and name not in self._long]
+        if new:
+            with single(self._engine).connect() as connection:
+                self._long |= chains.by_name(connection, new)
+        try:
+            return frozenset(name if chains.is_full(name) else self._long[name] for name in names)
+        except KeyError:
+            return None
 
     def digests(self, secret: Secret) -> Sequence[tuple[str, str]]:
         """Return (chain, digest) under every chain that a record made from now on may have."""

@@ -56,10 +56,10 @@ def wrap_digests(
     """
     ring = peppers.now()
     progress = Progress()
-    while old := _prepare(engine, ring, actor, is_first=progress == Progress()):
+    while steps := _prepare(engine, ring, actor, is_first=progress == Progress()):
         before = (progress.tokens, progress.unknown)
-        for step in (_wrap_tokens, _wrap_unknown):
-            step(engine, ring, old, progress, report, batch)
+        for wrap in (_wrap_tokens, _wrap_unknown):
+            wrap(engine, ring, steps, progress, report, batch)
         if (progress.tokens, progress.unknown) == before:
             break  # what these chains were for is gone
     removed = chains.remove_unused(engine, [ring.newest])
@@ -87,31 +87,42 @@ def wrap_digests(
     return done
 
 
-def _prepare(engine: Engine, ring: DigestRing, actor: str, *, is_first: bool) -> dict[str, str]:
-    """Commit the chains that are to come; returns old chain -> new chain of all that have rows."""
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """From one chain to the next."""
+
+    old: str
+    new: str
+
+
+_Steps = dict[str, _Step]  # by the old chain's name, which rows have
+
+
+def _prepare(engine: Engine, ring: DigestRing, actor: str, *, is_first: bool) -> _Steps:
+    """Commit the chains that are to come; returns a step for each chain that has rows."""
     with engine.begin() as connection:
-        present = chains.all_chains(connection)
-        require_keys(ring, present)
-        old = {
-            chain: ring.wrapped(chain)
-            for chain in sorted(present)
-            if keys_of(chain)[-1] != ring.newest and _has_rows(connection, chain)
+        present = chains.by_name(connection)
+        require_keys(ring, present.values())
+        steps = {
+            name: _Step(chain, ring.wrapped(chain))
+            for name, chain in sorted(present.items())
+            if keys_of(chain)[-1] != ring.newest and _has_rows(connection, name)
         }
-        chains.add(connection, sorted(set(old.values())))
-        if old and is_first:
+        chains.add(connection, sorted({step.new for step in steps.values()}))
+        if steps and is_first:
             audit.record(
                 connection,
                 AuditAction.DIGESTS_WRAP_STARTED,
                 actor=actor,
                 key=ring.newest,
-                chains=sorted(old),
+                chains=sorted(step.old for step in steps.values()),
             )
-    return old
+    return steps
 
 
-def _has_rows(connection: Connection, chain: str) -> bool:
+def _has_rows(connection: Connection, name: str) -> bool:
     return any(
-        connection.execute(select(table.c.key_id).where(table.c.key_id == chain).limit(1)).first()
+        connection.execute(select(table.c.key_id).where(table.c.key_id == name).limit(1)).first()
         for table in (tokens, unknown_digests)
     )
 
@@ -127,10 +138,14 @@ _WRAP = (
 )
 
 
+def _continued(ring: DigestRing, step: _Step, digest: str) -> str:
+    return ring.continued(step.new, step.old, digest)
+
+
 def _wrap_tokens(
     engine: Engine,
     ring: DigestRing,
-    old: dict[str, str],
+    steps: _Steps,
     progress: Progress,
     report: Callable[[Progress], None],
     batch: int,
@@ -140,7 +155,7 @@ def _wrap_tokens(
         with engine.begin() as connection:
             rows = connection.execute(
                 select(tokens.c.id, tokens.c.key_id, tokens.c.digest)
-                .where(tokens.c.id > last, tokens.c.key_id.in_(sorted(old)))
+                .where(tokens.c.id > last, tokens.c.key_id.in_(sorted(steps)))
                 .order_by(tokens.c.id)
                 .limit(batch)
             ).all()
@@ -153,8 +168,8 @@ def _wrap_tokens(
                         "of_id": row.id,
                         "old_key": row.key_id,
                         "old_digest": row.digest,
-                        "new_key": old[row.key_id],
-                        "new_digest": ring.continued(old[row.key_id], row.key_id, row.digest),
+                        "new_key": chains.name_of(steps[row.key_id].new),
+                        "new_digest": _continued(ring, steps[row.key_id], row.digest),
                     }
                     for row in rows
                 ],
@@ -167,7 +182,7 @@ def _wrap_tokens(
 def _wrap_unknown(
     engine: Engine,
     ring: DigestRing,
-    old: dict[str, str],
+    steps: _Steps,
     progress: Progress,
     report: Callable[[Progress], None],
     batch: int,
@@ -180,27 +195,25 @@ def _wrap_unknown(
             chains.lock_for_sightings(connection)
             rows = connection.execute(
                 select(*order)
-                .where(tuple_(*order) > tuple_(*last), unknown_digests.c.key_id.in_(sorted(old)))
+                .where(tuple_(*order) > tuple_(*last), unknown_digests.c.key_id.in_(sorted(steps)))
                 .order_by(*order)
                 .limit(batch)
             ).all()
             if not rows:
                 return
-            _replace(connection, ring, old, rows)
+            _replace(connection, ring, steps, rows)
         last = tuple(rows[-1])
         progress.unknown += len(rows)
         report(progress)
 
 
-def _replace(
-    connection: Connection, ring: DigestRing, old: dict[str, str], rows: Sequence[Any]
-) -> None:
+def _replace(connection: Connection, ring: DigestRing, steps: _Steps, rows: Sequence[Any]) -> None:
     connection.execute(
         upsert(connection, unknown_digests).on_conflict_do_nothing(),
         [
             {
-                "digest": ring.continued(old[row.key_id], row.key_id, row.digest),
-                "key_id": old[row.key_id],
+                "digest": _continued(ring, steps[row.key_id], row.digest),
+                "key_id": chains.name_of(steps[row.key_id].new),
                 "sighting_id": row.sighting_id,
             }
             for row in rows

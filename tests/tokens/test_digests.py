@@ -65,9 +65,9 @@ def test_the_chain_of_tokens_yet_to_come() -> None:
 
 
 def test_a_chain_that_is_too_long_is_refused_before_anything_is_changed() -> None:
-    long = ">".join(["k1"] * 21)
-    assert len(long) == 62
-    with pytest.raises(FinalError, match="longer than 64 characters"):
+    long = ">".join(["k1"] * 1_365)
+    assert len(long) == 4_094
+    with pytest.raises(FinalError, match="longer than 4096 characters"):
         RING.wrapped(long)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from scanner.db import chains
 from scanner.db.engine import create_database_engine
 from scanner.db.schema import digest_chains, tokens, unknown_digests
 from scanner.errors import FinalError
@@ -148,14 +149,15 @@ def test_a_key_that_no_digest_needs_is_free(desk, new_secret) -> None:
 def test_a_chain_without_room_is_said_before_anything_is_changed(desk) -> None:
     _, made = desk.create()
     desk.create()
-    long = ">".join(["k1"] * 21)
+    long = ">".join(["k1"] * 1_365)
+    name = chains.name_of(long)
     with desk.engine.begin() as connection:
-        connection.execute(update(tokens).where(tokens.c.id == made["id"]).values(key_id=long))
-        connection.execute(digest_chains.insert().values(key_id=long, created_at=1))
+        connection.execute(update(tokens).where(tokens.c.id == made["id"]).values(key_id=name))
+        chains.add(connection, [long])
     desk.ring.keys = (K2, K1)
-    with pytest.raises(FinalError, match="longer than 64 characters"):
+    with pytest.raises(FinalError, match="longer than 4096 characters"):
         wrap_digests(desk.engine, desk.peppers, actor="ops")
-    assert chains_of(desk) == {long: 1, "k1": 1}
+    assert chains_of(desk) == {name: 1, "k1": 1}
 
 
 def test_a_digest_that_changed_meanwhile_is_left_alone(

@@ -43,6 +43,7 @@ def upgrade() -> None:
     op.create_table(
         "digest_chains",
         sa.Column("key_id", sa.String(length=64), nullable=False),
+        sa.Column("links", sa.String(length=4096)),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key_id"),
     )
