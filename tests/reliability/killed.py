@@ -20,6 +20,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -115,7 +116,9 @@ class Mortal:
     def _act(self) -> None:
         if self._order["how"] == "pause":
             self._tell("paused")
-        os.kill(os.getpid(), {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}[self._order["how"]])
+        how = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP}[self._order["how"]]
+        # To this thread: of a process with several another might hear it, and this one go on.
+        signal.pthread_kill(threading.get_ident(), how)
 
     def _tell(self, what: str) -> None:
         self._say.write(f"{what}\n")
