@@ -23,6 +23,7 @@ from scanner.errors import ConfigurationError
 _EXAMPLE = re.compile(r"(?:changeme|secret|password|test|example)+")
 _SHORTEST_SECRET = 16  # characters; a webhook secret below that can be guessed offline
 _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_TEMPORARY = r"\.[0-9a-f]{8}"  # the end of the name of a file that is being written
 _FEWEST_CHARACTERS = 5  # different ones; "aaaa…" is long, too
 
 
@@ -41,7 +42,9 @@ class Ring(Sequence[Key]):
     """Keys, newest first: the first makes what is new, the others still know what they made.
 
     `setting` names it in errors. `given` is its text (`id:key,id:key`); without one, `path` is the
-    file that holds it, made with `make` when it is missing.
+    file that holds it, made with `make` when it is missing at the first use. From then on a file
+    that is gone, or holds another key under an id, is an error and not a new beginning: with other
+    keys everything that is known would read "unknown".
     """
 
     def __init__(
@@ -88,7 +91,8 @@ class Ring(Sequence[Key]):
     def _now(self) -> tuple[Key, ...]:
         if not self.is_file:
             return self._keys
-        create_once(self.path, lambda: f"k1:{self._make()}")
+        if not self._version:
+            create_once(self.path, lambda: f"k1:{self._make()}")
         what = f"{self._setting} is not set, and {self.path}"
         try:
             status = self.path.stat()
@@ -101,7 +105,13 @@ class Ring(Sequence[Key]):
                 raise ConfigurationError(
                     f"{self.path} is empty; restore it from a back-up or set {self._setting}."
                 )
-            self._keys, self._version = _parse(text, self._setting), version
+            keys = _parse(text, self._setting)
+            known = {key.id: key.value for key in self._keys}
+            if any(known.get(key.id, key.value) != key.value for key in keys):
+                raise ConfigurationError(
+                    f"{self.path} holds another key under a known id; restore it from a back-up."
+                )
+            self._keys, self._version = keys, version
         return self._keys
 
     @contextmanager
@@ -114,11 +124,19 @@ class Ring(Sequence[Key]):
         self._now()  # it is there
         with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self._sweep()
             yield self._now()
+
+    def _sweep(self) -> None:
+        """Remove what a killed change left behind: it holds keys that may have to be destroyed."""
+        for left in self.path.parent.glob(f".{self.path.name}.*"):
+            if re.fullmatch(_TEMPORARY, left.suffix):
+                left.unlink(missing_ok=True)
 
     def _write(self, keys: Sequence[Key]) -> None:
         text = ",".join(f"{key.id}:{key.value.decode()}" for key in keys)
         _write_private(self.path, text).replace(self.path)
+        _sync_folder(self.path.parent)
 
 
 def _parse(text: str, setting: str) -> tuple[Key, ...]:
@@ -175,10 +193,14 @@ def create_once(path: Path, make: Callable[[], str]) -> None:
     temporary = _write_private(path, make())
     try:
         os.link(temporary, path)  # fails if another process was first: then its value counts
+        _sync_folder(path.parent)
     except FileExistsError:
         return
+    except FileNotFoundError:
+        if not path.exists():  # else another process was first, and has tidied up already
+            raise
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _write_private(path: Path, text: str) -> Path:
@@ -191,6 +213,16 @@ def _write_private(path: Path, text: str) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a name in a folder survive a power cut, as what it names does: rows made with a new key
+    may be in a database elsewhere by then."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def prepare_data_dir(path: Path) -> None:

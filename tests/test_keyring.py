@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import stat
 import threading
@@ -98,3 +99,54 @@ def test_a_file_that_vanishes_while_in_use_is_one_sentence(ring: Callable[[], Ri
     one.path.write_text("")
     with pytest.raises(ConfigurationError, match="is empty; restore it from a back-up"):
         _ = one[0]
+
+
+def test_a_file_that_is_gone_while_in_use_is_not_made_anew(ring: Callable[[], Ring]) -> None:
+    """As while its folder is mounted again: with a new key every token would be unknown."""
+    one = ring()
+    first = one[0]
+    away = one.path.rename(one.path.with_name("away"))
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        _ = one[0]
+    assert not one.path.exists()
+    away.rename(one.path)
+    assert one[0] == first
+
+
+def test_another_key_under_a_known_id_is_refused(ring: Callable[[], Ring]) -> None:
+    one = ring()
+    _ = one[0]
+    one.path.write_text(f"k1:{GOOD}\n")
+    with pytest.raises(ConfigurationError, match="another key under a known id") as caught:
+        _ = one[0]
+    assert GOOD not in str(caught.value)
+
+
+def test_what_a_killed_change_left_is_removed(ring: Callable[[], Ring]) -> None:
+    """It holds whole keys, which must not outlive their destruction."""
+    one = ring()
+    _ = one[0]
+    left = one.path.with_name(f".{one.path.name}.0123abcd")
+    left.write_text(f"k0:{GOOD},k1:{GOOD}\n")
+    assert one.add("k2")
+    assert not left.exists()
+    assert one.path.parent.joinpath(f".{one.path.name}.lock").exists()
+
+
+def test_a_new_key_survives_a_power_cut(
+    ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only what is in the file, but its name: the folder is synced after it."""
+    one = ring()
+    are_folders: list[bool] = []
+    really = os.fsync
+
+    def watched(descriptor: int) -> None:
+        are_folders.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    _ = one[0]
+    assert are_folders == [False, True]
+    assert one.add("k2")
+    assert are_folders == [False, True] * 2
