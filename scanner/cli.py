@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Not every terminal can show what a mask or a name holds.
         sys.stdout.reconfigure(errors="backslashreplace")
+    _forbid_core_dumps()
     try:
         # Outside standalone mode click returns the code of ctx.exit() instead of raising it.
         code = cli.main(arguments, prog_name="patrol", standalone_mode=False)
@@ -93,6 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"patrol: {said}", err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _forbid_core_dumps() -> None:
+    """A crash must not write keys and tokens to a disk, here or in any child.
+
+    One byte, not none: a limit of 0 does not keep Linux from piping a dump to a collector, 1 does
+    (fs/coredump.c), and no file is that small.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 1 if most == resource.RLIM_INFINITY else min(1, most)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def configure(
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -89,6 +90,15 @@ def _uncaught_in_thread(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
         log.critical(
             "a thread ends", exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback)
+        )
+
+
+def _unraisable(failed: sys.UnraisableHookArgs) -> None:
+    """What a destructor or a callback of C raised: only its type and place, as of all others."""
+    if failed.exc_value is not None:
+        log.error(
+            "an error was ignored",
+            exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback),
         )
 
 

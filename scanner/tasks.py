@@ -10,35 +10,35 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from celery import Celery
-from celery.beat import Scheduler
 
 from scanner.bootstrap import Services
-from scanner.db import audit, heartbeats, late
-from scanner.db.engine import DATABASE_AWAY
+from scanner.db import heartbeats
+from scanner.db.engine import DATABASE_AWAY, reader
 from scanner.db.lanes import Lane
-from scanner.db.leases import is_ready
-from scanner.db.scans import accept_due_watches
-from scanner.db.schema import incidents, outbox, scans, sealed_candidates
-from scanner.db.sealed import any_expired
-from scanner.db.sealkeys import turn_seal_keys
 from scanner.deadline import Deadline
 from scanner.errors import name_of
 from scanner.ports import Waker
+from scanner.rounds import Round
+from scanner.slots import Slot
 from scanner.worker import DELIVER, QUEUES, RECHECK, RESPOND, SCANS, SEAL, TICK
 
 log = logging.getLogger(__name__)
 
-_SEAL_SECONDS = 0.5  # then beat has other things to do
 BEAT_SILENT_MS = 10_000
+_TURN_SECONDS = 5.0
 STAND_IN = "stand-in"  # the heartbeat of whoever does beat's round while beat is silent
-_TABLES = {RESPOND: incidents, RECHECK: sealed_candidates, DELIVER: outbox}
 _FOLLOW = {RECHECK: (RESPOND,), RESPOND: (DELIVER,)}
+
+
+def stand_in_after(slot: Slot) -> float:
+    """Seconds after its start from which a process may do beat's round. What does nothing but
+    revoke never does: a revocation must not wait for anything else (law 4)."""
+    return math.inf if slot.steps == (RESPOND,) else BEAT_SILENT_MS / 1000
 
 
 class Steps:
@@ -46,7 +46,8 @@ class Steps:
 
     `busy_until` is told, before each step, the moment of the machine's monotonic clock at which it
     must have ended, and 0 when it has. After `stand_in_after` seconds it does beat's round when
-    nobody has done it for ten.
+    nobody has done it for ten; never, when that is infinite. None of `turns`, the steps that share
+    this process, waits for more than a few seconds because of the others.
     """
 
     def __init__(
@@ -56,12 +57,15 @@ class Steps:
         *,
         busy_until: Callable[[float], None] = lambda _moment: None,
         stand_in_after: float = BEAT_SILENT_MS / 1000,
+        turns: Collection[str] = (),
     ) -> None:
         self._services, self._waker, self._busy_until = services, waker, busy_until
+        self._round = Round(services, waker)
         self._deadline = Deadline()
         # Before, beat may be starting as we are.
         self._may_stand_in_from = monotonic() + stand_in_after
         self.is_stopping = False
+        self._ran = {step: monotonic() for step in turns}  # when each last had its turn
         self.done = 0  # steps that found something to do
         self.last = -math.inf  # when a step ended
         self._steps: Mapping[str, Callable[[Deadline], bool]] = {
@@ -81,7 +85,18 @@ class Steps:
         return step
 
     def run(self, task: str) -> bool:
-        """Do one step; False: there was nothing to do, or the database is away."""
+        """Do one step; False: there was nothing to do, or the database is away.
+
+        The broker gives out what is most urgent as long as there is any, so afterwards the steps
+        that have waited for long have their turn.
+        """
+        found = self._run(task)
+        for other, when in self._ran.items():
+            if other != task and monotonic() - when > _TURN_SECONDS:
+                self._run(other)
+        return found
+
+    def _run(self, task: str) -> bool:
         settings = self._services.settings
         self._deadline = deadline = Deadline(settings.batch_seconds)
         if self.is_stopping:  # not asked before: a signal may come in between
@@ -95,6 +110,8 @@ class Steps:
         finally:
             self._busy_until(0)
             self.last = monotonic()
+            if task in self._ran:
+                self._ran[task] = self.last
         if found:
             self.done += 1
             for woken in _FOLLOW.get(task, ()):
@@ -104,21 +121,31 @@ class Steps:
 
     def report(self, name: str) -> None:
         """Say that this process lives and, where beat has been silent for long, do its round."""
-        may_stand_in = monotonic() >= self._may_stand_in_from
         try:
             with self._services.database.begin() as connection:
                 heartbeats.report(connection, name)
-                is_ours = may_stand_in and heartbeats.take_over(
-                    connection, heartbeats.BEAT, BEAT_SILENT_MS
-                )
-                if is_ours:
-                    heartbeats.report(connection, STAND_IN)
-            if is_ours:
+            if monotonic() >= self._may_stand_in_from and self._is_ours_to_do():
                 log.warning("beat is silent; this worker does its round")
-                tick(self._services, self._waker)
-                _seal(self._services)
+                self._stand_in()
         except DATABASE_AWAY as error:
             log.warning("the database did not answer: %s", name_of(error))
+
+    def _is_ours_to_do(self) -> bool:
+        """True for one process alone, when beat has been silent for long."""
+        with reader(self._services.database).connect() as connection:
+            # Only looked at: whoever writes the row of one that hangs would wait for it.
+            if not heartbeats.is_silent(connection, heartbeats.BEAT, BEAT_SILENT_MS):
+                return False
+        with self._services.database.begin() as connection:
+            return heartbeats.begin_round(connection, STAND_IN, BEAT_SILENT_MS)
+
+    def _stand_in(self) -> None:
+        self._busy_until(monotonic() + self._services.settings.task_seconds)
+        try:
+            self._round()
+            self._round.seal()
+        finally:
+            self._busy_until(0)
 
     def stop(self) -> None:
         """Begin nothing any more, and end in time what was begun. Safe in a signal's handler."""
@@ -137,51 +164,5 @@ def register(app: Celery, services: Services, waker: Waker, steps: Steps | None 
 
     for name in QUEUES:
         add(name, partial(working.run, name))
-    add(TICK, lambda: tick(services, waker))
-    add(SEAL, lambda: _seal(services))
-
-
-def tick(services: Services, waker: Waker) -> None:
-    """Beat's round: due watches become scans, and lost work is found again."""
-    settings = services.settings
-    turn_seal_keys(services.database, settings.seal_ring, settings.seal_days)
-    late.prune_old(services.database, settings.unknown_days)
-    with services.database.begin() as connection:
-        heartbeats.report(connection, heartbeats.BEAT)
-        accept_due_watches(connection)
-        waiting = [task for task, table in _TABLES.items() if is_ready(connection, table)]
-        if RECHECK not in waiting and any_expired(connection):
-            waiting.append(RECHECK)
-        waiting += [task for lane, task in SCANS.items() if is_ready(connection, scans, lane)]
-    for task in waiting:
-        waker.wake(task)
-
-
-def _seal(services: Services) -> None:
-    seal_all(services, _SEAL_SECONDS)
-
-
-def seal_all(services: Services, seconds: float = math.inf) -> int:
-    """Seal every audit event there is, or as many as the time allows; returns how many."""
-    deadline, sealed = Deadline(seconds), 0
-    while not deadline.is_over:
-        with services.database.begin() as connection:
-            count = audit.seal(connection)
-        sealed += count
-        if count == 0:
-            break
-    return sealed
-
-
-class InPlaceScheduler(Scheduler):
-    """Beat does its rounds itself instead of sending them: they need no broker and no worker."""
-
-    # Beat would ask for one before each round, and wait for a broker that is away.
-    producer = None  # type: ignore[assignment]
-
-    def apply_async(
-        self, entry: Any, producer: Any = None, advance: bool = True, **_kwargs: Any
-    ) -> None:
-        """Run the entry's task here and now."""
-        entry = self.reserve(entry) if advance else entry
-        self.app.tasks[entry.task]()
+    add(TICK, beats := Round(services, waker))
+    add(SEAL, beats.seal)

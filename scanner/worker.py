@@ -82,7 +82,7 @@ def make_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_prefetch_count_reduction=False,
         enable_utc=True,
-        beat_scheduler="scanner.tasks:InPlaceScheduler",
+        beat_scheduler="scanner.rounds:InPlaceScheduler",
         beat_max_loop_interval=_BEAT_SECONDS,
         beat_schedule={task: {"task": task, "schedule": _BEAT_SECONDS} for task in (TICK, SEAL)},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import io
 import json
 import logging
@@ -36,7 +37,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.Str
     """Configure logging as a service does; afterwards it is the tests' own again."""
     root = logging.getLogger()
     kept = (root.handlers[:], root.level, logging.raiseExceptions, logging.lastResort)
-    hooks = (sys.excepthook, threading.excepthook)
+    hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook)
 
     def configure(out: io.StringIO | None = None, **options: Any) -> io.StringIO:
         stream = out or io.StringIO()
@@ -47,7 +48,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., io.Str
     yield configure
     root.handlers[:], root.level, logging.raiseExceptions, logging.lastResort = kept
     root.setLevel(kept[1])  # forgets what was decided for the levels before
-    sys.excepthook, threading.excepthook = hooks
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     logging.captureWarnings(capture=False)
     for name in ("scanner", "notifier"):
         logging.getLogger(name).setLevel(logging.NOTSET)
@@ -273,8 +274,10 @@ def test_what_nobody_catches_is_a_line(lines: Lines) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old habits", stacklevel=1)
-    first, second, third = lines()
+    ctypes.CFUNCTYPE(None)(lambda: raising(ValueError(hidden)))()
+    first, second, third, fourth = lines()
     assert (first["event"], second["event"]) == ("the process ends", "a thread ends")
+    assert (fourth["event"], fourth["error"]) == ("an error was ignored", "ValueError")
     assert (first["level"], first["error"], second["error"]) == ("critical", *["ValueError"] * 2)
     assert "old habits" in third["event"]
     assert hidden not in json.dumps(lines())

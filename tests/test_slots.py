@@ -6,7 +6,9 @@ from itertools import combinations
 
 import pytest
 
+from scanner.commands.worker import most_bytes
 from scanner.db.lanes import Lane
+from scanner.settings import Settings
 from scanner.slots import NAMES, Slot, plan, short
 from scanner.worker import DELIVER, QUEUES, RECHECK, RESPOND, SCANS
 
@@ -73,3 +75,11 @@ def test_a_heartbeat_tells_who_listens_to_what() -> None:
     beats = [slot.heartbeat for slot in plan(NAMES, 2)]
     assert "worker:respond" in beats
     assert "worker:reports,webhooks,feed,history" in beats
+
+
+def test_a_process_may_grow_enough_to_work(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(worker_max_memory_mb=128)
+    assert most_bytes(settings, 30 << 20) == 128 << 20
+    assert caplog.records == []
+    assert most_bytes(settings, 120 << 20) == 184 << 20
+    assert "PATROL_WORKER_MAX_MEMORY_MB is 128, and a process has 120 MiB" in caplog.text

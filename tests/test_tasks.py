@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,12 +17,12 @@ import pytest
 from celery import Celery
 from celery.backends.base import DisabledBackend
 from kombu.exceptions import ContentDisallowed
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from scanner.bootstrap import Services
 from scanner.db.audit import record, verify
 from scanner.db.engine import reader
-from scanner.db.heartbeats import BEAT
+from scanner.db.heartbeats import BEAT, report
 from scanner.db.lanes import Lane
 from scanner.db.schema import heartbeats, incidents, outbox, scans, tokens, watches
 from scanner.db.watches import add_watch
@@ -30,10 +31,12 @@ from scanner.embedded.git_server import GitServer
 from scanner.matcher.mask import mask
 from scanner.model import AuditAction
 from scanner.patterns.generate import generate
+from scanner.rounds import seal_all
 from scanner.settings import load_settings
+from scanner.slots import plan
 from scanner.sources.github_push import Push
 from scanner.stores.sql import ensure_owner
-from scanner.tasks import BEAT_SILENT_MS, STAND_IN, Steps, register, seal_all
+from scanner.tasks import BEAT_SILENT_MS, STAND_IN, Steps, register, stand_in_after
 from scanner.worker import (
     DELIVER,
     QUEUES,
@@ -46,6 +49,7 @@ from scanner.worker import (
     CeleryWaker,
     make_app,
 )
+from tests.databases import on_postgresql
 
 ALL = {*SCANS.values(), RECHECK, RESPOND, DELIVER, TICK, SEAL}
 HISTORY = SCANS[Lane.HISTORY]
@@ -223,6 +227,91 @@ def test_beat_s_round_is_done_by_others_when_it_is_silent(room: Room) -> None:
         connection.execute(update(heartbeats).values(at=heartbeats.c.at - BEAT_SILENT_MS - 1))
     room.steps.report("worker:respond")
     assert room.count(scans) == 2
+
+
+def test_who_revokes_never_does_beat_s_round(room: Room) -> None:
+    with room.services.database.begin() as connection:
+        add_watch(connection, "https://github.com", "acme/app", 3_600, "test")
+    (respond,) = plan(["respond"], 2)
+    ours = Steps(room.services, CeleryWaker(room.app), stand_in_after=stand_in_after(respond))
+    ours.report("worker:respond")
+    assert room.count(scans) == 0
+    (deliver,) = plan(["deliver"], 2)
+    assert stand_in_after(deliver) == BEAT_SILENT_MS / 1000
+
+
+@on_postgresql  # SQLite has one writer: whoever hangs in a transaction there holds up all
+def test_a_beat_that_hangs_holds_nobody_up(room: Room) -> None:
+    """Its row may be locked for as long as the database bears it."""
+    room.run(TICK)
+    room.steps = Steps(room.services, CeleryWaker(room.app), stand_in_after=0)
+    with room.services.database.begin() as connection:
+        report(connection, BEAT)
+        began = monotonic()
+        room.steps.report("worker:deliver")
+        assert monotonic() - began < 5  # not the 20 seconds that a lock is waited for
+
+
+def test_a_duty_that_fails_stops_no_other_and_is_seen_as_silence(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = room.services.settings.seal_ring.path.parent
+    with room.services.database.begin() as connection:
+        add_watch(connection, "https://github.com", "acme/app", 3_600, "test")
+    (folder / ".seal_keys.lock").unlink(missing_ok=True)
+    (folder / ".seal_keys.lock").mkdir()  # nothing can be written there under a lock
+    for _ in range(3):
+        room.run(TICK)
+    assert room.count(scans, scans.c.source == "watch") == 1
+    assert room.count(heartbeats, heartbeats.c.name == BEAT) == 0
+    said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert said == ["the day's seal keys failed"]
+    (folder / ".seal_keys.lock").rmdir()
+    room.run(TICK)
+    assert room.count(heartbeats, heartbeats.c.name == BEAT) == 1
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_clock_that_was_set_keeps_nobody_from_the_round(room: Room, minutes: int) -> None:
+    """Where the database's time is this machine's, all that was written is of another time."""
+    room.run(TICK)
+    with room.services.database.begin() as connection:
+        add_watch(connection, "https://github.com", "acme/app", 3_600, "test")
+        by = minutes * 60_000
+        connection.execute(update(heartbeats).values(at=heartbeats.c.at - by))
+    room.steps = Steps(room.services, CeleryWaker(room.app), stand_in_after=0)
+    room.steps.report("worker:deliver")
+    assert room.count(scans, scans.c.source == "watch") == 1
+
+
+def test_beat_goes_by_a_clock_that_nobody_sets(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = room.app.Beat(quiet=True).Service(
+        app=room.app, scheduler_cls=room.app.conf.beat_scheduler
+    )
+    beat.scheduler.tick()
+    rounds = room.count(heartbeats, heartbeats.c.name == BEAT)
+    assert rounds == 1
+    with room.services.database.begin() as connection:
+        connection.execute(delete(heartbeats))
+    now = room.app.now
+    monkeypatch.setattr(room.app, "now", lambda: now() - timedelta(minutes=10))
+    patience = Deadline(30)
+    while not patience.is_over and not room.count(heartbeats, heartbeats.c.name == BEAT):
+        threading.Event().wait(beat.scheduler.tick())
+    assert room.count(heartbeats, heartbeats.c.name == BEAT) == 1
+
+
+def test_what_is_less_urgent_has_its_turn(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker gives out revocations as long as there are any."""
+    both = Steps(
+        room.services, CeleryWaker(room.app), busy_until=room.told.append,
+        turns=(RESPOND, RECHECK),
+    )  # fmt: skip
+    both.run(RESPOND)
+    assert len(room.told) == 2  # one step: when it must end, and that it has
+    monkeypatch.setattr("scanner.tasks._TURN_SECONDS", 0.0)
+    both.run(RESPOND)
+    assert len(room.told) == 6
 
 
 # What they do.

@@ -38,9 +38,9 @@ from scanner.errors import FinalError
 from scanner.matcher.mask import mask
 from scanner.model import AuditAction, Secret
 from scanner.patterns.generate import generate
+from scanner.rounds import seal_all
 from scanner.settings import load_settings
 from scanner.stores.sql import ensure_owner
-from scanner.tasks import seal_all
 
 _PATIENCE = 20.0  # seconds for any one line
 _OWNER = "Ada Byron"

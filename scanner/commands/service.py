@@ -14,7 +14,8 @@ from scanner.db.upgrade import upgrade_database
 from scanner.embedded import mail_catcher
 from scanner.embedded.ports import check_port_free
 from scanner.embedded.supervisor import Supervisor, mail_directory
-from scanner.tasks import register, seal_all
+from scanner.rounds import seal_all
+from scanner.tasks import register
 from scanner.web.app import create_app
 from scanner.web.scrape import serve_alone
 from scanner.worker import CeleryWaker, make_app

@@ -22,13 +22,14 @@ from scanner.fleet import BusyUntil, Fleet
 from scanner.pulse import PulsedConsumer, end_worker
 from scanner.settings import Settings
 from scanner.slots import NAMES, Slot, plan
-from scanner.tasks import Steps, register
+from scanner.tasks import Steps, register, stand_in_after
 from scanner.web.scrape import serve_alone
 from scanner.worker import CeleryWaker, make_app
 
 log = logging.getLogger(__name__)
 
 _REPORT_SECONDS = 5.0
+_LEAST_GROWTH = 64 << 20  # bytes
 _AWAY_PULSE_SECONDS = 1.0  # the broker is known to be away
 _IDLE_PULSE_SECONDS = 5.0  # it answers, and says nothing
 
@@ -92,7 +93,10 @@ def run_slot(built: Services, slot: Slot, busy_until: BusyUntil) -> int:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app = make_app(settings)
     waker = CeleryWaker(app)
-    steps = Steps(built, waker, busy_until=busy_until)
+    steps = Steps(
+        built, waker,
+        busy_until=busy_until, stand_in_after=stand_in_after(slot), turns=slot.steps,
+    )  # fmt: skip
     register(app, built, waker, steps)
     if slot.scans:
         # Compiled patterns are ready before the first push is.
@@ -102,7 +106,8 @@ def run_slot(built: Services, slot: Slot, busy_until: BusyUntil) -> int:
             "packs are read in a child process",
             extra=dict(reached),
         )
-    pulse = Pulse(slot, steps, is_worn_out=partial(_is_worn_out, built, steps))
+    most = most_bytes(settings, _resident_bytes())
+    pulse = Pulse(slot, steps, is_worn_out=partial(_is_worn_out, built, steps, most))
     _worker_class(app, steps)(
         hostname=f"{slot.name}@%h",
         queues=list(slot.queues),
@@ -158,13 +163,26 @@ class Pulse:
         return self._found
 
 
-def _is_worn_out(built: Services, steps: Steps) -> bool:
+def most_bytes(settings: Settings, size: int) -> int:
+    """How large a process may grow that is so large (bytes) at its start: as large as is set, but
+    large enough to work at all."""
+    most = settings.worker_max_memory_mb << 20
+    if most < size + _LEAST_GROWTH:
+        log.warning(
+            "PATROL_WORKER_MAX_MEMORY_MB is %d, and a process has %d MiB at its start; it may grow "
+            "by %d MiB",
+            most >> 20, size >> 20, _LEAST_GROWTH >> 20,
+        )  # fmt: skip
+    return max(most, size + _LEAST_GROWTH)
+
+
+def _is_worn_out(built: Services, steps: Steps, most: int) -> bool:
     settings = built.settings
     if steps.done >= settings.worker_max_tasks:
         log.info("%d tasks are done; a fresh process takes over", steps.done)
         return True
     size = _resident_bytes()
-    if size > settings.worker_max_memory_mb << 20:
+    if size > most:
         log.warning("this process has grown to %d MiB; a fresh one takes over", size >> 20)
         return True
     return False

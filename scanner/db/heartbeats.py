@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, or_, select
 
 from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
@@ -24,33 +24,32 @@ def report(connection: Connection, name: str) -> None:
     )
 
 
-def take_over(connection: Connection, name: str, silent_ms: int) -> bool:
-    """Report in the place of one that has been silent for so long; True for one caller alone."""
-    now = now_ms(connection)
-    result = connection.execute(
-        upsert(connection, heartbeats)
-        .values(name=name, at=now)
-        .on_conflict_do_update(
-            index_elements=["name"], set_={"at": now}, where=heartbeats.c.at < now - silent_ms
-        )
-    )
-    return result.rowcount == 1
+def is_silent(connection: Connection, name: str, silent_ms: int) -> bool:
+    """True when that process has not reported for so long. Waits for nobody."""
+    return ages(connection, now_ms(connection)).get(name, silent_ms + 1) > silent_ms
 
 
 def ages(connection: Connection, now: int) -> Mapping[str, int]:
-    """Return name -> milliseconds since its last report, at the database's time `now`."""
+    """Return name -> milliseconds since its last report, at the database's time `now`.
+
+    A report from the future is as old as it is far: where the database's clock is this machine's,
+    it may have been set back, and nobody who lives would not have reported since.
+    """
     rows = connection.execute(select(heartbeats.c.name, heartbeats.c.at).order_by("name"))
-    return {row.name: max(0, now - row.at) for row in rows}
+    return {row.name: abs(now - row.at) for row in rows}
 
 
 def begin_round(connection: Connection, name: str, every_ms: int) -> bool:
-    """True for one process, once in so long: it shall do the round of that name."""
+    """True for one process, once in so long: it shall do the round of that name. One that was done
+    in the future, by a clock that was set back, counts as long ago."""
     now = now_ms(connection)
     result = connection.execute(
         upsert(connection, heartbeats)
         .values(name=name, at=now)
         .on_conflict_do_update(
-            index_elements=["name"], set_={"at": now}, where=heartbeats.c.at <= now - every_ms
+            index_elements=["name"],
+            set_={"at": now},
+            where=or_(heartbeats.c.at <= now - every_ms, heartbeats.c.at > now + every_ms),
         )
     )
     return result.rowcount == 1

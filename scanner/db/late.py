@@ -31,6 +31,7 @@ from scanner.db.dialect import upsert
 from scanner.db.schema import incidents as incidents_table
 from scanner.db.schema import sightings, tokens, unknown_digests
 from scanner.db.tokens import among, many, select_tokens, to_lookup
+from scanner.deadline import Deadline
 from scanner.model import AuditAction
 
 log = logging.getLogger(__name__)
@@ -146,14 +147,15 @@ def join(connection: Connection, met: Iterable[Meeting]) -> int:
     return joined
 
 
-def prune_old(engine: Engine, days: float) -> int:
+def prune_old(engine: Engine, days: float, deadline: Deadline | None = None) -> int:
     """Once an hour, forget the sightings that nobody knew for so many days, and digests of those
-    that joined an incident; returns how many sightings are gone."""
+    that joined an incident; returns how many sightings are gone. What there is no time for is left
+    to the next hour."""
     with engine.begin() as connection:
         if not heartbeats.begin_round(connection, _ROUND, _HOUR_MS):
             return 0
     total = 0
-    while True:
+    while deadline is None or not deadline.is_over:
         with engine.begin() as connection:
             count = _prune(connection, days)
             if not count and not _forget_joined(connection):

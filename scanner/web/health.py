@@ -43,7 +43,7 @@ REASONS = {
     "keys": "A key is not the one this database was made with; run: patrol doctor",
     "disk": "The data directory's disk is full, or cannot be written.",
     "lag": "Work waits for too long; is there a worker? Run: patrol doctor",
-    "beat": "Beat has not reported for 30 seconds: nothing is scheduled or swept.",
+    "beat": "Beat has done no whole round for 30 seconds; see its log, or run: patrol doctor",
     "worker": "No worker has reported for 30 seconds: nothing is done.",
 }
 NOTES = {"frozen": "A token store is frozen: nothing is revoked there until a person releases it."}

@@ -265,3 +265,16 @@ def test_a_terminal_that_cannot_show_everything_is_no_error(
     patrol.issue("--pattern=azure-devops-pat")
     table = patrol.process("tokens", "list", PYTHONIOENCODING="latin-1")
     assert (table.returncode, table.stderr) == (0, b"")
+
+
+def test_a_crash_writes_no_keys_to_a_disk() -> None:
+    """Neither this process nor one it starts leaves a core dump, or pipes one to a collector."""
+    program = (
+        "import resource\nfrom scanner.cli import main\n"
+        "try:\n    main(['--version'])\n"
+        "except SystemExit:\n    print(resource.getrlimit(resource.RLIMIT_CORE))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] in ("(1, 1)", "(0, 0)")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from scanner.db.schema import audit_events, scans, tokens
-from scanner.tasks import seal_all
+from scanner.rounds import seal_all
 from tests.databases import drop_guards
 
 LISTS = {

@@ -13,8 +13,8 @@ import sys
 from sqlalchemy import Connection, event
 
 from scanner.bootstrap import Services
+from scanner.rounds import seal_all
 from scanner.settings import load_settings
-from scanner.tasks import seal_all
 
 
 def work(number: int, moment: str) -> int:

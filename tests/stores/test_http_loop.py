@@ -20,9 +20,9 @@ from scanner.db.schema import audit_events, incidents, outbox, scans, sealed_can
 from scanner.db.upgrade import upgrade_database
 from scanner.embedded.git_server import GitServer
 from scanner.model import Secret, Validity
+from scanner.rounds import seal_all
 from scanner.settings import load_settings
 from scanner.sources.github_push import Push
-from scanner.tasks import seal_all
 from tests.stores.conftest import merged
 
 KINDS = ["rfc", "batch"]
