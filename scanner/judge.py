@@ -22,7 +22,7 @@ from scanner.errors import StoreUnavailableError, StoreUntrustedError
 from scanner.keyring import Key
 from scanner.model import LocatedCandidate, Lookup, Secret, TokenRecord, Validity
 from scanner.ports import MeetsLatecomers, TokenStore
-from scanner.prove import prove
+from scanner.prove import never_issued, prove
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ class Judge:
     redact: Callable[[str], str]
 
     def ask(self, secrets: Sequence[Secret]) -> dict[Secret, Lookup] | None:
-        """Prove each token, or say None: the store gives no answer that may be acted on."""
+        """Prove each token, or say None: the store gives no answer that may be acted on. It may
+        give none for some of them (`STORE_UNAVAILABLE`): these wait, the others do not."""
         asked = list(dict.fromkeys(secrets))
         if not asked:
             return {}
@@ -70,6 +71,11 @@ class Judge:
                 freezes.freeze(connection, self.store.name, str(error))
         return None
 
+    def is_answered(self) -> bool:
+        """True when the store answers for tokens that nobody issued: then it is not away, whatever
+        it said of others."""
+        return self.ask([never_issued()]) is not None
+
     def judge(self, found: Sequence[LocatedCandidate]) -> Judged:
         """Answer for every candidate. Places are masked here: nothing behind this is raw."""
         shown = [self._masked(one) for one in found]
@@ -78,10 +84,9 @@ class Judge:
         for one in shown:
             if not self._is_bound(one):
                 findings.append(_finding(one, Lookup(Validity.UNCHECKED)))
-            elif answers is None:
+            elif answers is None or _is_silent(lookup := answers[one.candidate.secret]):
                 waiting.append(one)
             else:
-                lookup = answers[one.candidate.secret]
                 findings.append(_finding(one, lookup))
                 if lookup.token is None and self.store.abilities.is_replicated:
                     unconfirmed.append(one)
@@ -184,6 +189,10 @@ class Judge:
     def _masked(self, found: LocatedCandidate) -> LocatedCandidate:
         path = verdicts.kept_path(self.redact(found.place.path or ""))
         return replace(found, place=replace(found.place, path=path))
+
+
+def _is_silent(lookup: Lookup) -> bool:
+    return lookup.validity is Validity.STORE_UNAVAILABLE
 
 
 def _is_unknown(finding: Finding) -> bool:

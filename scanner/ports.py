@@ -76,7 +76,9 @@ class TokenStore(Protocol):
         ...
 
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
-        """Answer each secret, in order, by full-secret match; a batch is one round trip."""
+        """Answer each secret, in order, by full-secret match; a batch is one round trip. One that
+        the store cannot answer for, while it answers for others, is `STORE_UNAVAILABLE`: its
+        neighbours have their answers all the same."""
         ...
 
     def revoke(self, token_id: str, incident_id: str, *, secret: Secret | None = None) -> bool:

@@ -24,11 +24,11 @@ def never_issued() -> Secret:
 
 
 def prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
-    """Answer each secret.
+    """Answer each secret; one that the store gives no answer for, while it answers for others, is
+    `STORE_UNAVAILABLE`: nothing is known of it, and it must be asked about again.
 
     Raises `StoreUntrustedError` when the control token comes back known, or a known token without
-    its record; `StoreUnavailableError` when the store says of any token that it cannot answer: half
-    a verdict would lose the rest.
+    its record; `StoreUnavailableError` when the store does not answer for the control.
     """
     if not found:
         return []
@@ -60,9 +60,9 @@ def _prove(store: TokenStore, found: Sequence[Secret]) -> Sequence[Lookup]:
     answers = list(store.find([*found[:position], control, *found[position:]]))
     if len(answers) != len(found) + 1:
         raise StoreUntrustedError(f"The store {store.name} answered another number of tokens.")
-    if any(answer.validity is Validity.STORE_UNAVAILABLE for answer in answers):
-        raise StoreUnavailableError(f"The store {store.name} did not answer for every token.")
     said = answers.pop(position)
+    if said.validity is Validity.STORE_UNAVAILABLE:  # then nothing it says was tried
+        raise StoreUnavailableError(f"The store {store.name} did not answer for its control.")
     if said.validity not in UNKNOWN or said.token is not None:
         raise StoreUntrustedError(f"The store {store.name} knows a token that was never issued.")
     if any(answer.validity in _KNOWN and answer.token is None for answer in answers):

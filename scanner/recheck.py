@@ -1,7 +1,9 @@
 """The second asking: sealed tokens get the verdict that could not be had when they were found.
 
 A store that was away is asked again until it answers or the seal expires; one that did not know a
-token is asked again for a day. The verdict, and the wiping of the token, are one transaction.
+token is asked again for a day. A token that it cannot answer for, while it answers for others,
+waits by itself: nobody's token keeps others from their verdict. The verdict, and the wiping of the
+token, are one transaction.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from scanner.deadline import Deadline
 from scanner.errors import FinalError, name_of
 from scanner.judge import RECHECK_MS, Judge, Judged
 from scanner.metrics import SEALED
-from scanner.model import AuditAction, Lookup
+from scanner.model import AuditAction, Lookup, Secret, Validity
 
 log = logging.getLogger(__name__)
 
 _BATCH = 64
+_MOST_FAILURES = 16  # look-ups of one batch that got no answer
 _AWAY_MS = 15_000  # a store that did not answer is left alone for so long
 _HOUR_MS = 3_600_000
 
@@ -52,27 +55,59 @@ class Rechecker:
         with taken(
             self.engine, sealed_candidates, self.patience, limit=_BATCH, on_parked=_tell_parked
         ) as work:
-            self._ask({claim.id: claim for claim in work.claims})
+            self._ask({claim.id: claim for claim in work.claims}, deadline)
         return expired or work.found
 
-    def _ask(self, claims: Mapping[str, Claim]) -> None:
+    def _ask(self, claims: Mapping[str, Claim], deadline: Deadline | None) -> None:
         waiting: dict[str, Waiting] = {}
         for claim in claims.values():
             try:
                 waiting[claim.id] = sealed.open_waiting(claim.row, self.judge.sealer)
             except FinalError as error:
                 self._park(claim, str(error))
-        answers = self.judge.ask([one.secret for one in waiting.values()])
+        answers = self._answers([one.secret for one in waiting.values()], deadline)
         if answers is None:
             self._wait([claims[row_id] for row_id in waiting])
             return
         for row_id, one in waiting.items():
-            claim = claims[row_id]
+            claim, lookup = claims[row_id], answers.get(one.secret)
+            if lookup is None:  # there was no time for it
+                self._hand_back(claim)
+                continue
+            if lookup.validity is Validity.STORE_UNAVAILABLE:
+                self._give_back(claim, "the store gave no answer about this token", blame=False)
+                continue
             try:
-                self._record(claim, one, answers[one.secret])
+                self._record(claim, one, lookup)
             except Exception as error:  # noqa: BLE001 (one must not take its neighbours down)
                 # The database, or a fault of ours: only the latter may be this row's doing.
                 self._give_back(claim, name_of(error), blame=not isinstance(error, DATABASE_AWAY))
+
+    def _answers(
+        self, secrets: Sequence[Secret], deadline: Deadline | None
+    ) -> dict[Secret, Lookup] | None:
+        """What the store says; None: it is away, or frozen. A token of which nothing is said in
+        time is left out."""
+        answers = self.judge.ask(secrets)
+        if answers is not None or not self.judge.is_answered():
+            return answers
+        # It answers, so some of these are the cause: found by halves, the others get their verdict.
+        answers, lots, failures = {}, _halves(secrets), 0
+        while lots and failures < _MOST_FAILURES and not (deadline and deadline.is_over):
+            lot = lots.pop()
+            said = self.judge.ask(lot) if len(lot) < len(secrets) else None
+            if said is not None:
+                answers.update(said)
+            elif len(lot) == 1:
+                answers[lot[0]] = Lookup(Validity.STORE_UNAVAILABLE)
+            else:
+                lots += _halves(lot)
+            failures += said is None
+        return answers
+
+    def _hand_back(self, claim: Claim) -> None:
+        with self.engine.begin() as connection:
+            leases.hand_back(connection, sealed_candidates, claim)
 
     def _give_back(self, claim: Claim, said: str, *, blame: bool) -> None:
         log.warning("sealed token %s: %s", claim.id, said)
@@ -161,6 +196,11 @@ class Rechecker:
     def _write_unproved(self, connection: Connection, row: Mapping[str, Any]) -> None:
         """Keep the places, under the fingerprint that was made when the token was sealed."""
         verdicts.record_unproved(connection, _scan_of(connection, row), sealed.places_of(row), row)
+
+
+def _halves(lot: Sequence[Secret]) -> list[Sequence[Secret]]:
+    middle = len(lot) // 2
+    return [part for part in (lot[:middle], lot[middle:]) if part]
 
 
 def _scan_of(connection: Connection, row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ travels is http_client.py; what a user sets is http_config.py.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from secrets import randbelow
@@ -33,6 +34,8 @@ from scanner.stores.http_mapped import MappedExchange
 from scanner.stores.http_rfc import RfcExchange
 from scanner.stores.loop_thread import LoopThread
 
+log = logging.getLogger(__name__)
+
 _ENDED = (Validity.REVOKED, Validity.EXPIRED, Validity.INACTIVE)
 _CONFIRM_AGAIN = 0.25  # seconds
 
@@ -50,8 +53,10 @@ class Exchange(Protocol):
         """Ask about at most `abilities.batch` different tokens."""
         ...
 
-    def read(self, answer: Answer, secrets: Sequence[Secret]) -> Sequence[Lookup]:
-        """Answer each, in order."""
+    def read(
+        self, answer: Answer, secrets: Sequence[Secret]
+    ) -> Sequence[Lookup | StoreUnavailableError]:
+        """Answer each, in order; an error stands for one whose answer cannot be read."""
         ...
 
     def revoke(self, token_id: str, incident_id: str, secret: Secret | None) -> Request:
@@ -88,7 +93,8 @@ class HttpTokenStore:
         self._client: tuple[asyncio.AbstractEventLoop, StoreClient] | None = None
 
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
-        """Answer each secret, in order; equal ones are asked about once."""
+        """Answer each secret, in order; equal ones are asked about once. One that got no answer,
+        while others did, is `STORE_UNAVAILABLE`."""
         asked = [s for s in dict.fromkeys(secrets) if self._exchange.can_ask(s)]
         answers = self._thread.run(self._find(asked)) if asked else {}
         tells = self.abilities.tells_reason
@@ -132,18 +138,36 @@ class HttpTokenStore:
         batches = [asked[begin : begin + size] for begin in range(0, len(asked), size)]
         until = asyncio.get_running_loop().time() + self._service.limits.lookup_seconds
         # Each to its end: one that is cut off says nothing of the service.
-        asking = (self._ask(batch, until) for batch in batches)
+        asking = (self._try(batch, until) for batch in batches)
         results = await asyncio.gather(*asking, return_exceptions=True)
         answers: dict[Secret, Lookup] = {}
-        failures = [result for result in results if isinstance(result, BaseException)]
-        for failure in sorted(failures, key=lambda f: not isinstance(f, StoreUntrustedError)):
-            raise failure
+        failures: list[StoreUnavailableError] = []
         for batch, result in zip(batches, results, strict=True):
-            if not isinstance(result, BaseException):
-                answers.update(zip(batch, result, strict=True))
+            if isinstance(result, BaseException):
+                raise result
+            for secret, one in zip(batch, result, strict=True):
+                if isinstance(one, Lookup):
+                    answers[secret] = one
+                else:
+                    failures.append(one)
+                    answers[secret] = Lookup(Validity.STORE_UNAVAILABLE)
+        if len(failures) == len(asked):  # nothing was answered: the service itself may be the cause
+            raise failures[0]
+        for said_once in dict.fromkeys(map(str, failures)):
+            log.warning("%s", said_once)
         return answers
 
-    async def _ask(self, batch: Sequence[Secret], until: float) -> Sequence[Lookup]:
+    async def _try(
+        self, batch: Sequence[Secret], until: float
+    ) -> Sequence[Lookup | StoreUnavailableError]:
+        try:
+            return await self._ask(batch, until)
+        except StoreUnavailableError as error:
+            return [error] * len(batch)
+
+    async def _ask(
+        self, batch: Sequence[Secret], until: float
+    ) -> Sequence[Lookup | StoreUnavailableError]:
         if self.abilities.batch == 1:
             answer = await self._session().send(self._exchange.find(batch), until)
             return self._exchange.read(answer, batch)
@@ -153,6 +177,8 @@ class HttpTokenStore:
         answer = await self._session().send(self._exchange.find(asked), until)
         lookups = list(self._exchange.read(answer, asked))
         said = lookups.pop(place)
+        if isinstance(said, StoreUnavailableError):
+            raise said
         if said.validity not in UNKNOWN or said.token is not None:
             raise StoreUntrustedError(f"The store {self.name} knows a token that was never issued.")
         return lookups

@@ -1,12 +1,12 @@
-"""Reading a service's answer about one token. What is not as it must be is no answer; what
-contradicts itself is not believed."""
+"""Reading a service's answer about each token. What is not as it must be is no answer, for that
+token alone; what contradicts itself is not believed."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -50,6 +50,20 @@ class AnswerReader:
             for name in Fields.model_fields
             if name != "times"
         }
+
+    def read_each(
+        self, items: Sequence[Any], secrets: Sequence[Secret], validity: Callable[[Any], Validity]
+    ) -> Sequence[Lookup | StoreUnavailableError]:
+        """Answer for each token by its item, in order. One that cannot be read is an error in its
+        place: whoever holds a token in a strange state must not silence the answers about others.
+        """
+        answers: list[Lookup | StoreUnavailableError] = []
+        for item, secret in zip(items, secrets, strict=True):
+            try:
+                answers.append(self.lookup(validity(item), item, secret))
+            except StoreUnavailableError as error:
+                answers.append(error)
+        return answers
 
     def lookup(self, validity: Validity, item: Any, secret: Secret) -> Lookup:
         """Return the answer about `secret`, with the token's record where it is known."""

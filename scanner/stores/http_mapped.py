@@ -54,12 +54,11 @@ class MappedExchange:
         body = fill(find.body, {"token": _text(secret)})
         return _request("POST", find.url, body, find.missing)
 
-    def read(self, answer: Answer, secrets: Sequence[Secret]) -> Sequence[Lookup]:
+    def read(
+        self, answer: Answer, secrets: Sequence[Secret]
+    ) -> Sequence[Lookup | StoreUnavailableError]:
         """Return what the answer says of each token, in the order of the question."""
-        return [
-            self._reader.lookup(self._validity(item), item, secret)
-            for item, secret in zip(self._found(answer, secrets), secrets, strict=True)
-        ]
+        return self._reader.read_each(self._found(answer, secrets), secrets, self._validity)
 
     def _found(self, answer: Answer, secrets: Sequence[Secret]) -> Sequence[Any]:
         """Each token's item; None: the service knows no such token."""

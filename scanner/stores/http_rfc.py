@@ -43,10 +43,11 @@ class RfcExchange:
         (secret,) = secrets
         return _post(self._service.introspect, secret)
 
-    def read(self, answer: Answer, secrets: Sequence[Secret]) -> Sequence[Lookup]:
+    def read(
+        self, answer: Answer, secrets: Sequence[Secret]
+    ) -> Sequence[Lookup | StoreUnavailableError]:
         """Return what the answer says of the one token."""
-        (secret,) = secrets
-        return [self._reader.lookup(self._validity(answer.value), answer.value, secret)]
+        return self._reader.read_each([answer.value], secrets, self._validity)
 
     def revoke(self, token_id: str, incident_id: str, secret: Secret | None) -> Request:
         """Return the request that revokes the token that `secret` is."""

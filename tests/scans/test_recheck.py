@@ -100,12 +100,57 @@ def test_of_many_that_wait_a_store_that_is_away_is_asked_about_few(
     world.store.asked.clear()
     while world.rechecker.run_batch():
         pass
-    assert len(world.store.asked) <= 65  # one batch, with its control
+    # One batch with its control, and whether it answers for what nobody issued.
+    assert len(world.store.asked) <= 67
     world.pass_time()
     world.store.is_available = True
     while world.rechecker.run_batch():
         pass
     assert len(world.rows(incidents)) == 150
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_tokens_that_a_store_fails_over_keep_nobody_waiting(
+    world: World, repository, ours, count: int
+) -> None:
+    """A batch with one of them fails as a whole; its neighbours have their verdict all the same."""
+    tokens = [ours() for _ in range(20)]
+    world.store.is_available = False
+    leak(world, repository, "\n".join(tokens))
+    world.store.is_available = True
+    world.store.poison = {Secret(token.encode()) for token in tokens[:count]}
+    assert world.rechecker.run_batch()
+    while world.rechecker.run_batch():
+        pass
+    assert len(world.rows(incidents)) == 20 - count
+    left = [row for row in world.rows(sealed_candidates) if row["sealed"] is not None]
+    assert len(left) == count
+    assert {row["error"] for row in left} == {"the store gave no answer about this token"}
+    world.store.asked.clear()
+    while world.rechecker.run_batch():
+        pass
+    assert world.store.asked == []  # each waits by itself, longer each time
+    world.store.poison = set()
+    world.pass_time()
+    assert world.rechecker.run_batch()
+    assert len(world.rows(incidents)) == 20
+
+
+def test_a_store_that_goes_away_while_it_is_asked_by_halves(world: World, repository, ours) -> None:
+    tokens = [ours() for _ in range(20)]
+    world.store.is_available = False
+    leak(world, repository, "\n".join(tokens))
+    world.store.is_available = True
+    world.store.poison = {Secret(token.encode()) for token in tokens}  # it answers for none
+    asked = len(world.store.batches)
+    assert world.rechecker.run_batch()
+    assert len(world.store.batches) - asked <= 2 + 16  # it is not asked without end
+    assert world.rows(incidents) == []
+    world.store.poison = set()
+    world.pass_time()
+    while world.rechecker.run_batch():
+        pass
+    assert len(world.rows(incidents)) == 20
 
 
 def test_a_store_that_lies_is_frozen_and_its_tokens_wait(world: World, repository, ours) -> None:

@@ -16,7 +16,7 @@ from scanner.db.leases import Patience
 from scanner.db.ledger import DatabaseLedger
 from scanner.db.schema import audit_events, scans, sealed_candidates
 from scanner.db.seals import Sealer
-from scanner.errors import InspectionError
+from scanner.errors import InspectionError, StoreUnavailableError
 from scanner.git.inline import InlineInspector
 from scanner.git.smart_http import SmartHttpFetcher
 from scanner.judge import Judge
@@ -37,14 +37,19 @@ LONG = 60.0  # seconds that nothing here may take
 
 
 class AskedStore(MemoryTokenStore):
-    """Remembers what it was asked about."""
+    """Remembers what it was asked about, and fails over look-ups with a token of `poison`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[Secret] = []
+        self.batches: list[int] = []
+        self.poison: set[Secret] = set()
 
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
         self.asked += secrets
+        self.batches.append(len(secrets))
+        if not self.poison.isdisjoint(secrets):
+            raise StoreUnavailableError("The store memory answered HTTP 500.")
         return super().find(secrets)
 
 

@@ -237,6 +237,36 @@ def test_a_strange_state_is_no_answer(world, new_secret: NewSecret) -> None:
         assert "not in [states]" in fails(store, secret)
 
 
+@pytest.mark.parametrize("kind", ["batch", "single"])
+@pytest.mark.parametrize(
+    "strange", [{"status": "weird"}, {"to": "soon"}, {"id": "a b"}, {"scopes": 17}]
+)
+def test_one_strange_record_leaves_the_others_their_answers(
+    world, new_secret: NewSecret, kind: str, strange: dict[str, Any]
+) -> None:
+    """Whoever holds a token in a state that nobody foresaw must not silence the rest."""
+    odd, live, unknown = (new_secret() for _ in range(3))
+    odd_id, live_id = world.service.issue(odd), world.service.issue(live)
+
+    def change(value: Any) -> Any:
+        if "token" in value:
+            (item,) = spoilt([value["token"]])
+            return {"token": item}
+        return {"results": spoilt(value["results"])}
+
+    def spoilt(items: list[Any]) -> list[Any]:
+        return [{**item, **strange} if item.get("id") == odd_id else item for item in items]
+
+    world.service.change = change
+    store = world.open(kind, fields={"valid_to": "to", "scopes": "scopes"})
+    answers = prove(store, [odd, live, unknown])
+    assert [answer.validity for answer in answers] == [
+        Validity.STORE_UNAVAILABLE, Validity.ACTIVE, Validity.NEVER_ISSUED,
+    ]  # fmt: skip
+    assert answers[0].token is None
+    assert answers[1].token.token_id == live_id
+
+
 def test_states_may_be_numbers_and_truths(world, new_secret: NewSecret) -> None:
     spelt = {"live": True, "revoked": False, "unknown": 0}
     states = {"active": [True], "revoked": [False], "never_issued": [0],

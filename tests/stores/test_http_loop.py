@@ -152,6 +152,41 @@ def test_the_service_is_away_and_the_repository_is_deleted_meanwhile(
     ended(loop, secret, smtp_server.got)
 
 
+def test_a_token_in_a_strange_state_starves_nobody(
+    build: Callable[[str], Loop], new_secret: Callable[[], Secret], smtp_server: Any
+) -> None:
+    """It leaked, then the service was away for a moment: what came behind it gets its answer."""
+    loop, odd, secret = build("batch"), new_secret(), new_secret()
+    service = loop.world.service
+    odd_id = service.issue(odd)
+    service.issue(secret, owner_email="ada@acme.example")
+    service.change = lambda value: {
+        "results": [
+            {**item, "status": "weird"} if item.get("id") == odd_id else item
+            for item in value["results"]
+        ]
+    } if "results" in value else value  # fmt: skip
+    loop.leak(odd)
+    loop.run()
+    assert len(loop.sealed()) == 1
+    service.stop()
+    loop.leak(secret)
+    loop.run()
+    assert len(loop.sealed()) == 2
+    service.start()
+    loop.hurry()
+    loop.services.rechecker.run_batch()
+    assert loop.all(select(incidents.c.phase)) == ["open"]
+    assert len(loop.sealed()) == 1  # the odd one waits on, by itself
+    loop.run()
+    assert [recipients for recipients, _ in smtp_server.got] == [["ada@acme.example"]]
+    service.change = lambda value: value
+    loop.run()
+    loop.run()
+    assert loop.all(select(incidents.c.phase)) == ["revoked"] * 2
+    assert loop.sealed() == []
+
+
 def test_an_incident_of_the_store_before_is_still_answered(
     build: Callable[[str], Loop], new_secret: Callable[[], Secret]
 ) -> None:
