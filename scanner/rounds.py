@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -34,11 +34,20 @@ TABLES: Mapping[str, Any] = {RESPOND: incidents, RECHECK: sealed_candidates, DEL
 class Round:
     """Does beat's duties, each on its own: one that fails stops no other. Built once a process.
 
-    A round is reported when all of it was done, so that one that fails for long is seen as silence.
+    A round is reported when all of it was done, so that one that fails for long is seen as silence:
+    as `reports` in the database, and by calling `well`. Who stands in for beat is not beat.
     """
 
-    def __init__(self, services: Services, waker: Waker) -> None:
+    def __init__(
+        self,
+        services: Services,
+        waker: Waker,
+        *,
+        reports: Sequence[str] = (heartbeats.ROUND,),
+        well: Callable[[], None] = lambda: None,
+    ) -> None:
         self._services, self._waker = services, waker
+        self._reports, self._well = reports, well
         self._failing: dict[str, str] = {}  # duty -> the fault that was logged
 
     def __call__(self) -> None:
@@ -54,7 +63,9 @@ class Round:
         ]
         if all(done):
             with self._services.database.begin() as connection:
-                heartbeats.report(connection, heartbeats.BEAT)
+                for name in self._reports:
+                    heartbeats.report(connection, name)
+            self._well()
 
     def seal(self) -> None:
         """Seal as many audit events as half a second allows."""

@@ -119,8 +119,9 @@ class Steps:
             self._waker.wake(task)  # more may wait behind this batch
         return found
 
-    def report(self, name: str) -> None:
-        """Say that this process lives and, where beat has been silent for long, do its round."""
+    def report(self, name: str) -> bool:
+        """Say that this process lives and, where beat has been silent for long, do its round;
+        False: the database did not hear it."""
         try:
             with self._services.database.begin() as connection:
                 heartbeats.report(connection, name)
@@ -129,6 +130,8 @@ class Steps:
                 self._stand_in()
         except DATABASE_AWAY as error:
             log.warning("the database did not answer: %s", name_of(error))
+            return False
+        return True
 
     def _is_ours_to_do(self) -> bool:
         """True for one process alone, when beat has been silent for long."""
@@ -153,8 +156,16 @@ class Steps:
         self._deadline.cut(self._services.settings.stop_seconds)
 
 
-def register(app: Celery, services: Services, waker: Waker, steps: Steps | None = None) -> None:
-    """Add Patrol's tasks to this app alone: they work on `services`."""
+def register(
+    app: Celery,
+    services: Services,
+    waker: Waker,
+    steps: Steps | None = None,
+    *,
+    well: Callable[[], None] = lambda: None,
+) -> None:
+    """Add Patrol's tasks to this app alone: they work on `services`. `well` is called when beat has
+    done a whole round."""
     working = steps or Steps(services, waker)
 
     def add(name: str, call: Callable[[], object]) -> None:
@@ -164,5 +175,8 @@ def register(app: Celery, services: Services, waker: Waker, steps: Steps | None 
 
     for name in QUEUES:
         add(name, partial(working.run, name))
-    add(TICK, beats := Round(services, waker))
+    add(
+        TICK,
+        beats := Round(services, waker, reports=(heartbeats.ROUND, heartbeats.BEAT), well=well),
+    )
     add(SEAL, beats.seal)

@@ -22,7 +22,7 @@ from sqlalchemy import delete, func, select, update
 from scanner.bootstrap import Services
 from scanner.db.audit import record, verify
 from scanner.db.engine import reader
-from scanner.db.heartbeats import BEAT, report
+from scanner.db.heartbeats import BEAT, ROUND, report
 from scanner.db.lanes import Lane
 from scanner.db.schema import heartbeats, incidents, outbox, scans, tokens, watches
 from scanner.db.watches import add_watch
@@ -188,7 +188,7 @@ def test_beat_does_its_rounds_itself_with_no_broker(build: Callable[..., Room]) 
             threading.Event().wait(beat.scheduler.tick())  # as its own loop does
     assert room.count(scans, scans.c.source == "watch") == 1
     assert room.unsealed() == 0
-    assert room.count(heartbeats, heartbeats.c.name == BEAT) == 1
+    assert room.count(heartbeats, heartbeats.c.name.in_([BEAT, ROUND])) == 2
 
 
 def test_a_step_says_until_when_it_may_be_busy(room: Room) -> None:
@@ -218,7 +218,8 @@ def test_beat_s_round_is_done_by_others_when_it_is_silent(room: Room) -> None:
     assert room.unsealed() == 0
     with room.services.database.begin() as connection:
         ages = dict(connection.execute(select(heartbeats.c.name, heartbeats.c.at)).all())
-        assert {"worker:respond", BEAT, STAND_IN} <= ages.keys()
+        assert {"worker:respond", ROUND, STAND_IN} <= ages.keys()
+        assert BEAT not in ages  # which is as silent as it was
         connection.execute(update(watches).values(next_due=0))
         connection.execute(update(scans).values(state="done"))
     room.steps.report("worker:respond")  # the round was done a moment ago

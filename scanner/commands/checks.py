@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from secrets import token_hex
 
 from sqlalchemy import Connection, func, select, text
@@ -19,7 +19,7 @@ from scanner.db import audit, freezes, heartbeats
 from scanner.db.clock import now_ms
 from scanner.db.dialect import POSTGRESQL
 from scanner.db.engine import reader
-from scanner.db.heartbeats import BEAT, WORKER
+from scanner.db.heartbeats import BEAT, ROUND, WORKER
 from scanner.db.vitals import WORK, read_vitals
 from scanner.errors import ConfigurationError, PatrolError
 from scanner.keyring import prepare_data_dir
@@ -28,10 +28,9 @@ from scanner.model import Secret
 from scanner.prove import prove
 from scanner.redis_access import user_of
 from scanner.slots import NAMES
-from scanner.tasks import BEAT_SILENT_MS, STAND_IN
 from scanner.worker import make_app, queue_lengths
 
-_SILENT_MS, _ROUND_MS = 30_000, 5_000  # workers report every five seconds
+_SILENT_MS = 30_000  # workers report every five seconds
 _MOST_SKEW_SECONDS = 5.0
 _HOST_SECONDS = 5.0  # to reach the git host
 _MEGABYTE = 1 << 20
@@ -212,39 +211,38 @@ def _work(built: Services) -> str:
 
 def _processes(built: Services) -> str:
     with reader(built.database).connect() as connection:
-        ages = read_vitals(connection).heartbeats
-    if not ages:
-        return Concern("none has ever reported; start them: patrol up, or web, worker and beat")
-    silent = [f"{name} for {age // 1000} s" for name, age in ages.items() if age > _SILENT_MS]
-    alive = [name for name, age in ages.items() if age <= _SILENT_MS]
-    if BEAT not in alive or (
-        any(name.startswith(WORKER) for name in ages)
-        and not any(name.startswith(WORKER) for name in alive)
-    ):
-        return Concern(f"silent: {', '.join(silent) or BEAT}; start them, or look at their logs")
-    gone = f" (silent, perhaps taken away: {', '.join(silent)})" if silent else ""
-    return f"{', '.join(alive)} reported within {_SILENT_MS // 1000} s{gone}"
-
-
-def _workers(built: Services) -> str:
-    with reader(built.database).connect() as connection:
         ages = heartbeats.ages(connection, now_ms(connection))
-    alive = [name for name, age in ages.items() if age < _SILENT_MS]
-    prefix = f"{heartbeats.WORKER}:"
+    alive = {name for name, age in ages.items() if age <= _SILENT_MS}
+    known = {name for name in ages if name == BEAT or name.startswith(f"{WORKER}:")}
+    if not known:
+        return Concern("none has ever reported; start them: patrol up, or web, worker and beat")
+    wrong = [*_deaf(alive), *_unbeaten(ages, alive)]
+    silent = ", ".join(f"{name} for {ages[name] // 1000} s" for name in sorted(known - alive))
+    if wrong:
+        return Concern("; ".join([*wrong, *([f"silent: {silent}"] if silent else [])]))
+    gone = f" (silent, perhaps taken away: {silent})" if silent else ""
+    return f"beat, and a worker for every queue, reported within {_SILENT_MS // 1000} s{gone}"
+
+
+def _deaf(alive: Collection[str]) -> Iterator[str]:
+    prefix = f"{WORKER}:"
     heard = {
         queue for name in alive if name.startswith(prefix)
         for queue in name.removeprefix(prefix).split(",")
     }  # fmt: skip
     deaf = [name for name in NAMES if name not in heard]
     if len(deaf) == len(NAMES):
-        return Concern("no worker has reported for 30 seconds; start: patrol worker")
-    if deaf:
-        return Concern(
-            f"nobody works on {', '.join(deaf)}; start: patrol worker --queues {','.join(deaf)}"
-        )
-    if ages.get(STAND_IN, _SILENT_MS) < BEAT_SILENT_MS + _ROUND_MS:
-        return "every queue has one; beat is silent, they do its round; start: patrol beat"
-    return "every queue has one"
+        yield "no worker has reported for 30 seconds; start: patrol worker"
+    elif deaf:
+        yield f"nobody works on {', '.join(deaf)}; start: patrol worker --queues {','.join(deaf)}"
+
+
+def _unbeaten(ages: Mapping[str, int], alive: Collection[str]) -> Iterator[str]:
+    if BEAT in alive:
+        return
+    does = "workers do its round" if ROUND in alive else "nothing is scheduled or swept"
+    ever = "has been silent for 30 seconds" if BEAT in ages else "has never reported"
+    yield f"beat {ever}, {does}; start: patrol beat"
 
 
 def _metrics(built: Services) -> str:
@@ -305,7 +303,6 @@ CHECKS: tuple[tuple[str, Callable[[Services], str]], ...] = (
     ("token store", _store),
     ("work", _work),
     ("processes", _processes),
-    ("workers", _workers),
     ("metrics", _metrics),
     ("audit trail", _audit),
     ("broker", _broker),

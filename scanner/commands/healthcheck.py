@@ -7,20 +7,16 @@ wrong, `patrol doctor` says. Exit code 0 or 1, never another: Docker keeps 2 for
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import click
-from sqlalchemy.exc import SQLAlchemyError
 
-from scanner.db.clock import now_ms
-from scanner.db.engine import create_database_engine, reader
-from scanner.db.heartbeats import BEAT, WORKER, ages
+from scanner.alive import folder_of, require_alive
 from scanner.errors import FinalError, PatrolError
 from scanner.settings import Settings, load_settings
 from scanner.text import printable
 
 _ANSWER_SECONDS = 5.0
-_SILENT_MS = 30_000
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (who listens everywhere, listens here)
 
 
@@ -44,24 +40,12 @@ def _mail(settings: Settings) -> None:
     _ask("127.0.0.1", settings.mail_port, "/")
 
 
-def _reported(settings: Settings) -> Mapping[str, int]:
-    engine = create_database_engine(settings.database)
-    try:
-        with reader(engine).connect() as connection:
-            return ages(connection, now_ms(connection))
-    finally:
-        engine.dispose()
-
-
 def _worker(settings: Settings) -> None:
-    silent = [age for name, age in _reported(settings).items() if name.startswith(WORKER)]
-    if min(silent, default=_SILENT_MS + 1) > _SILENT_MS:
-        raise FinalError(f"No worker has reported for {_SILENT_MS // 1000} seconds.")
+    require_alive(folder_of(settings.data_dir), "worker")
 
 
 def _beat(settings: Settings) -> None:
-    if _reported(settings).get(BEAT, _SILENT_MS + 1) > _SILENT_MS:
-        raise FinalError(f"Beat has not reported for {_SILENT_MS // 1000} seconds.")
+    require_alive(folder_of(settings.data_dir), "beat")
 
 
 _CHECKS: dict[str, Callable[[Settings], None]] = {
@@ -78,7 +62,7 @@ def healthcheck(role: str) -> None:
     """Is the process of that ROLE, in this container, well? Exit code 1: no."""
     try:
         _CHECKS[role](load_settings())
-    except (PatrolError, OSError, http.client.HTTPException, SQLAlchemyError) as error:
+    except (PatrolError, OSError, http.client.HTTPException) as error:
         said = str(error) if isinstance(error, PatrolError | OSError) else type(error).__name__
         click.echo(printable(said), err=True)
         raise click.exceptions.Exit(1) from None

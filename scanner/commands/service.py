@@ -7,6 +7,7 @@ import signal
 import click
 import uvicorn
 
+from scanner import alive
 from scanner.bootstrap import Services
 from scanner.commands.common import services
 from scanner.commands.process import check_settings, prepare, shows_counts, start_counting
@@ -78,8 +79,10 @@ def beat() -> None:
     service = start_counting("beat", built.settings)
     if shows_counts(built.settings):
         serve_alone(built.settings, service)
+    folder = alive.folder_of(built.settings.data_dir)
+    alive.begin(folder, "beat", ["round"])
     app = make_app(built.settings)
-    register(app, built, CeleryWaker(app))
+    register(app, built, CeleryWaker(app), well=alive.Sign(folder, "beat", "round").well)
     app.Beat(loglevel="WARNING", quiet=True).run()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 from celery.exceptions import SecurityWarning
 
-from scanner import logs, metrics
+from scanner import alive, logs, metrics
 from scanner.bootstrap import Services
 from scanner.commands.process import check_settings, prepare, shows_counts, start_counting
 from scanner.fleet import BusyUntil, Fleet
@@ -63,8 +63,10 @@ def worker(concurrency: int, queues: tuple[str, ...]) -> None:
     settings = built.settings
     make_app(settings)
     service = start_counting("worker", settings)
+    slots = plan(queues, concurrency)
+    alive.begin(alive.folder_of(settings.data_dir), "worker", [slot.name for slot in slots])
     members: dict[str, Callable[[BusyUntil], int]] = {
-        slot.name: partial(run_slot, built, slot) for slot in plan(queues, concurrency)
+        slot.name: partial(run_slot, built, slot) for slot in slots
     }
     if shows_counts(settings):
         members["metrics"] = partial(_serve_counts, settings, service)
@@ -93,9 +95,15 @@ def run_slot(built: Services, slot: Slot, busy_until: BusyUntil) -> int:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app = make_app(settings)
     waker = CeleryWaker(app)
+    sign = alive.Sign(alive.folder_of(settings.data_dir), "worker", slot.name)
+
+    def busy(moment: float) -> None:
+        busy_until(moment)
+        sign.busy_until(moment)
+
     steps = Steps(
         built, waker,
-        busy_until=busy_until, stand_in_after=stand_in_after(slot), turns=slot.steps,
+        busy_until=busy, stand_in_after=stand_in_after(slot), turns=slot.steps,
     )  # fmt: skip
     register(app, built, waker, steps)
     if slot.scans:
@@ -107,7 +115,7 @@ def run_slot(built: Services, slot: Slot, busy_until: BusyUntil) -> int:
             extra=dict(reached),
         )
     most = most_bytes(settings, _resident_bytes())
-    pulse = Pulse(slot, steps, is_worn_out=partial(_is_worn_out, built, steps, most))
+    pulse = Pulse(slot, steps, sign, is_worn_out=partial(_is_worn_out, built, steps, most))
     _worker_class(app, steps)(
         hostname=f"{slot.name}@%h",
         queues=list(slot.queues),
@@ -142,15 +150,19 @@ class Pulse:
     """What a process does of its own accord: look for work, say that it lives, and end when it has
     grown too large."""
 
-    def __init__(self, slot: Slot, steps: Steps, is_worn_out: Callable[[], bool]) -> None:
+    def __init__(
+        self, slot: Slot, steps: Steps, sign: alive.Sign, is_worn_out: Callable[[], bool]
+    ) -> None:
         self._slot, self._steps, self._is_worn_out = slot, steps, is_worn_out
+        self._sign = sign
         self._reported = self._looked = -_REPORT_SECONDS
         self._found = False
 
     def __call__(self, is_away: bool) -> bool:
         """At most one step; True: there may be more to do."""
         if monotonic() - self._reported >= _REPORT_SECONDS:
-            self._steps.report(self._slot.heartbeat)
+            if self._steps.report(self._slot.heartbeat):
+                self._sign.well()
             self._reported = monotonic()
         if self._is_worn_out():
             end_worker()

@@ -10,7 +10,8 @@ from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
 from scanner.db.schema import heartbeats
 
-BEAT = "beat"  # written with each of its rounds, whoever does it
+ROUND = "round"  # beat's round was done, by beat or by whoever stood in for it
+BEAT = "beat"  # beat itself did one
 WORKER = "worker"  # the beginning of every worker's name
 
 

@@ -25,7 +25,7 @@ from scanner.bootstrap import Services
 from scanner.db import sealkeys
 from scanner.db.chains import all_chains
 from scanner.db.engine import reader
-from scanner.db.heartbeats import BEAT, WORKER
+from scanner.db.heartbeats import BEAT, ROUND, WORKER
 from scanner.db.keycheck import key_problem
 from scanner.db.upgrade import has_current_schema
 from scanner.db.vitals import Vitals, read_vitals
@@ -43,10 +43,13 @@ REASONS = {
     "keys": "A key is not the one this database was made with; run: patrol doctor",
     "disk": "The data directory's disk is full, or cannot be written.",
     "lag": "Work waits for too long; is there a worker? Run: patrol doctor",
-    "beat": "Beat has done no whole round for 30 seconds; see its log, or run: patrol doctor",
+    "beat": "No whole round of beat's was done for 30 seconds; see its log, or run: patrol doctor",
     "worker": "No worker has reported for 30 seconds: nothing is done.",
 }
-NOTES = {"frozen": "A token store is frozen: nothing is revoked there until a person releases it."}
+NOTES = {
+    "frozen": "A token store is frozen: nothing is revoked there until a person releases it.",
+    "beat": "Beat has done no whole round for 30 seconds; workers do it instead.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,10 @@ class Readiness:
             log.warning("the database did not answer a probe: %s", name_of(error))
             return State((*reasons, "database"))
         reasons += self._silence(vitals)
-        return State(tuple(reasons), ("frozen",) if vitals.frozen else ())
+        notes = ["frozen"] if vitals.frozen else []
+        if "beat" not in reasons and self._is_silent(vitals, BEAT):
+            notes.append("beat")
+        return State(tuple(reasons), tuple(notes))
 
     def _has_wrong_keys(self, connection: Connection) -> bool:
         settings = self._services.settings
@@ -121,13 +127,20 @@ class Readiness:
         if free < settings.min_free_bytes:
             yield "disk"
 
+    @property
+    def _is_starting(self) -> bool:
+        return monotonic() - self._started < self._services.settings.ready_grace_seconds
+
+    def _is_silent(self, vitals: Vitals, name: str) -> bool:
+        return not self._is_starting and vitals.heartbeats.get(name, _SILENT_MS + 1) > _SILENT_MS
+
     def _silence(self, vitals: Vitals) -> Iterator[str]:
         settings = self._services.settings
-        if monotonic() - self._started < settings.ready_grace_seconds:
+        if self._is_starting:
             return
         if vitals.lag_ms > settings.ready_lag_seconds * 1000:
             yield "lag"
-        if vitals.heartbeats.get(BEAT, _SILENT_MS + 1) > _SILENT_MS:
+        if self._is_silent(vitals, ROUND):
             yield "beat"
         # One is enough: a worker that was taken away for good must not be missed for ever.
         workers = [age for name, age in vitals.heartbeats.items() if name.startswith(WORKER)]

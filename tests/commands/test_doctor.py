@@ -19,13 +19,14 @@ from scanner.db import freezes, heartbeats
 from scanner.db.clock import now_ms
 from scanner.db.schema import audit_events, scans
 from scanner.db.schema import heartbeats as beats
+from scanner.slots import NAMES as NAMES_OF_QUEUES
 from scanner.stores.memory import MemoryTokenStore
 from tests.databases import drop_guards, on_postgresql, on_sqlite
 from tests.servers.token_service import Fault, TokenService, raw, status
 
 NAMES = [
     "data directory", "settings", "git", "git host", "database", "clock", "keys", "patterns",
-    "parsing child", "token store", "work", "processes", "workers", "metrics", "audit trail",
+    "parsing child", "token store", "work", "processes", "metrics", "audit trail",
     "broker", "blob ledger", "mail server",
 ]  # fmt: skip
 
@@ -132,28 +133,65 @@ def test_nobody_has_ever_reported(well) -> None:
     assert concern(well, "processes").startswith("none has ever reported; start them: patrol up")
 
 
-def test_who_reported_and_who_is_silent(well) -> None:
+@pytest.fixture
+def report(well) -> Iterator[Callable[..., None]]:
+    """Let processes have reported so many seconds ago, and no others."""
     services = well.services()
 
-    def report(**ages: int) -> None:
+    def write(ages: dict[str, int]) -> None:
         with services.database.begin() as connection:
+            connection.execute(delete(beats))
             for name, seconds in ages.items():
                 heartbeats.report(connection, name)
                 at = now_ms(connection) - seconds * 1000
                 connection.execute(update(beats).where(beats.c.name == name).values(at=at))
 
-    report(beat=1)
-    assert look(well)[0]["processes"] == "beat reported within 30 s"
-    report(beat=60)
-    assert concern(well, "processes").startswith("silent: beat for 6")
-    report(beat=1, worker_a=90)
-    assert concern(well, "processes").startswith("silent: worker_a for 9")
-    report(worker_b=2)
+    yield write
+    services.engine.dispose()
+
+
+ROUND, BEAT = heartbeats.ROUND, heartbeats.BEAT
+ALL = {f"worker:{','.join(NAMES_OF_QUEUES)}": 5}
+
+
+def test_all_processes_report(well, report: Callable[..., None]) -> None:
+    report({BEAT: 1, ROUND: 1, "prune-unknown": 3_000, **ALL})
+    assert look(well)[0]["processes"] == "beat, and a worker for every queue, reported within 30 s"
+    report({BEAT: 1, ROUND: 1, **ALL, "worker:deliver": 90})
     assert re.fullmatch(
-        r"beat, worker_b reported within 30 s \(silent, perhaps taken away: worker_a for 9\d s\)",
+        r"beat, and a worker for every queue, reported within 30 s "
+        r"\(silent, perhaps taken away: worker:deliver for 9\d s\)",
         look(well)[0]["processes"],
     )
-    services.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("ages", "said"),
+    [
+        ({BEAT: 1, ROUND: 1}, r"no worker has reported for 30 seconds; start: patrol worker"),
+        (
+            {BEAT: 1, ROUND: 1, "worker:respond,recheck": 1, "worker:deliver": 60},
+            r"nobody works on deliver, .*; start: patrol worker --queues deliver,\S+; "
+            r"silent: worker:deliver for 6\d s",
+        ),
+        # Somebody else does its round: beat is missing all the same.
+        (
+            {BEAT: 60, ROUND: 1, **ALL},
+            r"beat has been silent for 30 seconds, workers do its round; start: patrol beat; "
+            r"silent: beat for 6\d s",
+        ),
+        ({ROUND: 1, **ALL}, "beat has never reported, workers do its round; start: patrol beat"),
+        (
+            {BEAT: 60, ROUND: 60, **ALL},
+            r"beat has been silent for 30 seconds, nothing is scheduled or swept; .*",
+        ),
+    ],
+)
+def test_a_process_that_is_missing(
+    well, report: Callable[..., None], ages: dict[str, int], said: str
+) -> None:
+    report(ages)
+    assert re.fullmatch(said, concern(well, "processes"))
 
 
 def test_work_that_nobody_takes(well) -> None:
@@ -193,7 +231,7 @@ def test_a_machine_where_it_never_ran(bare, dead_port: int) -> None:
     reach(bare, dead_port)
     _, failed = look(bare)
     assert set(failed) == {
-        "database", "keys", "token store", "work", "processes", "workers", "audit trail",
+        "database", "keys", "token store", "work", "processes", "audit trail",
         "mail server"
     }  # fmt: skip
     assert "run: patrol db upgrade" in failed["database"]
@@ -248,7 +286,7 @@ def test_a_database_that_is_none(well) -> None:
     _, failed = look(well)
     assert "unable to open database file" in failed["database"]
     assert set(failed) == {
-        "database", "clock", "keys", "token store", "work", "processes", "workers",
+        "database", "clock", "keys", "token store", "work", "processes",
         "audit trail"
     }  # fmt: skip
 

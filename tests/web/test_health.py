@@ -22,7 +22,8 @@ from scanner.db.schema import heartbeats as beats
 def grown(serve) -> Iterator[Any]:
     """A site that has no grace left."""
     with serve(ready_grace_seconds=0) as site:
-        write(site, lambda connection: heartbeats.report(connection, heartbeats.BEAT))
+        for name in (heartbeats.ROUND, heartbeats.BEAT):
+            write(site, lambda connection, name=name: heartbeats.report(connection, name))
         yield site
 
 
@@ -116,16 +117,27 @@ def test_work_that_nobody_takes(grown, event: Callable[..., bytes]) -> None:
 
 def test_silence_of_beat_and_workers(grown) -> None:
     grown.readiness()  # no worker has ever reported: beat's own report proves one
-    age(grown, heartbeats.BEAT, 31)
+    age(grown, heartbeats.ROUND, 31)
     grown.readiness("beat")
     age(grown, "worker:default", 31)
     grown.readiness("beat", "worker")
     age(grown, "worker:reports", 1)  # one is enough
     grown.readiness("beat")
-    age(grown, heartbeats.BEAT, 1)
+    age(grown, heartbeats.ROUND, 1)
     grown.readiness()
     write(grown, delete(beats))
     grown.readiness("beat")
+
+
+def test_a_beat_that_is_silent_is_told_though_others_do_its_round(grown) -> None:
+    assert grown.readiness()["notes"] == []
+    age(grown, heartbeats.BEAT, 31)
+    deadline = time.monotonic() + 30
+    while not (said := grown.readiness())["notes"]:
+        assert time.monotonic() < deadline
+    assert [note["code"] for note in said["notes"]] == ["beat"]
+    age(grown, heartbeats.ROUND, 31)
+    assert grown.readiness("beat")["notes"] == []
 
 
 def test_a_disk_without_room(serve) -> None:
