@@ -63,6 +63,11 @@ class Exchange(Protocol):
         """Revoke one; `secret` when it is done by the raw token."""
         ...
 
+    def is_done(self, answer: Answer) -> bool:
+        """True when the answer to `revoke` says that it was done; False: it knew no such token, or
+        one that was revoked before."""
+        ...
+
     def confirm(self, token_id: str, secret: Secret | None) -> Request:
         """Ask what became of it."""
         ...
@@ -185,7 +190,7 @@ class HttpTokenStore:
 
     async def _revoke(self, token_id: str, incident_id: str, secret: Secret | None) -> bool:
         exchange, limits = self._exchange, self._service.limits
-        await self._session().send(exchange.revoke(token_id, incident_id, secret))
+        asked = await self._session().send(exchange.revoke(token_id, incident_id, secret))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.confirm_seconds
         while True:
@@ -193,7 +198,9 @@ class HttpTokenStore:
             validity, cause = exchange.read_confirmation(answer, secret)
             if validity is not Validity.ACTIVE and cause is not None:
                 return cause == incident_id
-            if validity is Validity.NEVER_ISSUED:
+            if validity is Validity.NEVER_ISSUED and exchange.is_done(asked):
+                return True  # it is deleted where it is revoked
+            if validity is Validity.NEVER_ISSUED and not self.abilities.is_replicated:
                 return False
             if validity in _ENDED:
                 return not self.abilities.keeps_cause

@@ -35,18 +35,21 @@ _FAR = 10**9  # seconds; our own timer ends the breaker's pause, clocks may jump
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question. `statuses` are those that answer it without a body."""
+    """One question. `statuses` are those that answer it without a body; `missing`, those that say
+    "no such token", with a JSON body: without one anything on the way there may have said it."""
 
     method: str
     url: str  # never holds a token
     body: bytes = field(default=b"", repr=False)
     content_type: str | None = None
     statuses: frozenset[int] = frozenset()
+    missing: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: `value` is the JSON of a 200, None for one of the request's `statuses`."""
+    """What came back: `value` is the JSON of a 200, None for one of the request's `statuses` or
+    `missing`."""
 
     status: int
     value: Any = field(default=None, repr=False)
@@ -174,6 +177,9 @@ class StoreClient:
 
     async def _read(self, request: Request, response: httpx2.Response) -> Answer:
         status = response.status_code
+        if status in request.missing:
+            await self._json(response)
+            return Answer(status)
         if status in request.statuses:
             # Short bodies are read, so that the connection can be used again.
             await self._body(response)
@@ -193,9 +199,15 @@ class StoreClient:
             )
         if status != 200:
             raise StoreUnavailableError(f"The store {self._name} answered HTTP {status}.")
+        return Answer(status, await self._json(response))
+
+    async def _json(self, response: httpx2.Response) -> Any:
         if not _JSON.fullmatch(response.headers.get("content-type", "")):
-            raise _PassingError(f"The store {self._name} answered something that is not JSON.")
-        return Answer(status, self._parse(await self._body(response)))
+            raise _PassingError(
+                f"The store {self._name} answered something that is not JSON "
+                f"(HTTP {response.status_code})."
+            )
+        return self._parse(await self._body(response))
 
     async def _body(self, response: httpx2.Response) -> bytes:
         most, body = self._limits.max_bytes, bytearray()

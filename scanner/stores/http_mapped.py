@@ -52,7 +52,7 @@ class MappedExchange:
             return _request("POST", find.url, fill(find.body, {"tokens": each}))
         (secret,) = secrets
         body = fill(find.body, {"token": _text(secret)})
-        return _request("POST", find.url, body, find.missing)
+        return _request("POST", find.url, body, missing=find.missing)
 
     def read(
         self, answer: Answer, secrets: Sequence[Secret]
@@ -111,7 +111,11 @@ class MappedExchange:
             return self.find([secret])
         values = {"token_id": token_id}
         url, body = fill_url(confirm.url, values), fill(confirm.body, values)
-        return _request(confirm.method, url, body, confirm.missing)
+        return _request(confirm.method, url, body, missing=confirm.missing)
+
+    def is_done(self, answer: Answer) -> bool:
+        """True when the service says that it revoked; else only that it knows no such token."""
+        return answer.status in self._service.revoke.done
 
     def read_confirmation(
         self, answer: Answer, secret: Secret | None
@@ -154,7 +158,14 @@ def _text(secret: Secret) -> str | None:
         return None
 
 
-def _request(method: str, url: str, body: Any, statuses: Sequence[int] = ()) -> Request:
-    if body is None:
-        return Request(method, url, statuses=frozenset(statuses))
-    return Request(method, url, json.dumps(body).encode(), _JSON, frozenset(statuses))
+def _request(
+    method: str, url: str, body: Any, statuses: Sequence[int] = (), *, missing: Sequence[int] = ()
+) -> Request:
+    return Request(
+        method,
+        url,
+        b"" if body is None else json.dumps(body).encode(),
+        None if body is None else _JSON,
+        frozenset(statuses),
+        frozenset(missing),
+    )

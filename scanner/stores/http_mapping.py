@@ -29,7 +29,7 @@ class Find(Part):
     batch: int = Field(default=1, ge=1, le=10_000)
     each: JsonValue = "{token}"
     item: JsonPath = ""  # one a request: where the answer's item is
-    missing: tuple[_Status, ...] = (404,)
+    missing: tuple[_Status, ...] = ()  # a proxy's 404 must not read as "never issued"
     items: JsonPath = ""  # a batch: where the answer's list is
     echo: JsonPath | None = None  # in each item: which token it is of; else by order
     echo_is: Literal["token", "sha256"] = "token"
@@ -84,7 +84,7 @@ class Confirm(Part):
     method: Literal["GET", "POST"] = "GET"
     body: JsonValue = None
     item: JsonPath = ""
-    missing: tuple[_Status, ...] = (404, 410)
+    missing: tuple[_Status, ...] = ()
 
     @model_validator(mode="after")
     def _check_confirm(self) -> Self:

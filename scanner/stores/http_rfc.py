@@ -55,6 +55,10 @@ class RfcExchange:
             raise ValueError("RFC 7009 revokes by the token itself")
         return _post(self._service.revoke, secret, statuses=frozenset({200, 204}))
 
+    def is_done(self, answer: Answer) -> bool:
+        """True: RFC 7009 has no other answer."""
+        return True
+
     def confirm(self, token_id: str, secret: Secret | None) -> Request:
         """Return the request that looks the token up again."""
         if secret is None:

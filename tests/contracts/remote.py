@@ -66,6 +66,7 @@ FAKES = {
     [confirm]
     url = "{url}/v1/tokens/{{token_id}}"
     item = "token"
+    missing = [404]
     [states]
     active = ["live"]
     revoked = ["revoked"]
@@ -108,6 +109,7 @@ PATROLS = {
     body = {{ cause = "{{incident_id}}" }}
     [confirm]
     url = "{url}/api/v1/tokens/{{token_id}}"
+    missing = [404]
     [states]
     active = ["active"]
     revoked = ["revoked"]

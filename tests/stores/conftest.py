@@ -89,10 +89,17 @@ class World:
                 "url": f"{url}/v1/tokens/{{token_id}}/revoke",
                 "body": {"by": "{incident_id}"},
             },
-            "confirm": {"url": f"{url}/v1/tokens/{{token_id}}", "item": "token"},
+            "confirm": {
+                "url": f"{url}/v1/tokens/{{token_id}}",
+                "item": "token",
+                "missing": [404, 410],
+            },
         }
         if kind == "single":
-            find = {"url": f"{url}/v1/lookup-one", "body": {"token": "{token}"}, "item": "token"}
+            find = {
+                "url": f"{url}/v1/lookup-one", "body": {"token": "{token}"}, "item": "token",
+                "missing": [404],
+            }  # fmt: skip
         else:
             find = {
                 "url": f"{url}/v1/lookup",

@@ -9,7 +9,8 @@ import pytest
 
 from scanner.errors import SecretNeededError, StoreUnavailableError
 from scanner.model import Secret, Validity
-from tests.servers.token_service import hang_up, status
+from scanner.prove import prove
+from tests.servers.token_service import hang_up, raw, status
 
 NewSecret = Callable[[], Secret]
 KINDS = ["rfc", "batch", "single"]
@@ -83,7 +84,7 @@ def test_killed_between_request_and_confirmation(
 
     def heard_and_broken(call: Any) -> None:
         world.service.tokens.revoke(token_id, "incident-1")
-        world.service._causes[token_id] = "incident-1"
+        world.service.causes[token_id] = "incident-1"
         broken(call)
 
     world.service.faults = [heard_and_broken]
@@ -128,6 +129,74 @@ def test_what_the_service_says_of_a_dead_token_is_looked_up(
     assert store.revoke(token_id, "incident-1") is False
     world.service.faults = [status(code)]
     assert store.revoke("unknown", "incident-1") is False
+
+
+PROXIES = {
+    "html": raw(b"<html>default backend", "text/html", 404),
+    "text": raw(b"no healthy upstream", "text/plain", 404),
+    "nothing": lambda call: call.raw(404, b""),
+    "no json": raw(b"<html>", code=404),
+}
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_404_of_whatever_stands_before_the_service_says_nothing(
+    world, new_secret: NewSecret, kind: str, proxy: str
+) -> None:
+    """It is being deployed: every path is unknown to the proxy, and the token works on."""
+    secret = new_secret()
+    token_id = world.service.issue(secret)
+    store = world.open(kind, limits={"attempts": 1})
+    world.service.faults = [PROXIES[proxy]] * 9
+    with pytest.raises(StoreUnavailableError):
+        prove(store, [secret])
+    with pytest.raises(StoreUnavailableError):
+        store.revoke(token_id, "incident-1", secret=secret)
+    world.service.faults = []
+    assert prove(store, [secret])[0].validity is Validity.ACTIVE
+    assert store.revoke(token_id, "incident-1", secret=secret) is True
+    assert prove(store, [secret])[0].validity is not Validity.ACTIVE
+
+
+def test_without_missing_no_status_says_that_a_token_is_unknown(
+    world, new_secret: NewSecret
+) -> None:
+    """Gateways speak JSON, too: which statuses are the service's own, its operator must say."""
+    secret = new_secret()
+    token_id = world.service.issue(secret)
+    silent = {"find": {"missing": None}, "confirm": {"missing": None}, "limits": {"attempts": 1}}
+    store = world.open("single", **silent)
+    world.service.faults = [status(404)] * 9
+    with pytest.raises(StoreUnavailableError, match="HTTP 404"):
+        store.find([secret])
+    with pytest.raises(StoreUnavailableError, match="HTTP 404"):
+        store.revoke(token_id, "incident-1")
+    world.service.faults = []
+    assert store.revoke(token_id, "incident-1") is True
+
+
+@pytest.mark.parametrize("is_replicated", [False, True])
+def test_a_service_that_deletes_what_it_revokes(
+    world, new_secret: NewSecret, is_replicated: bool
+) -> None:
+    """Unknown after "done" is our act; after "unknown" somebody's, unless it may be a replica's."""
+    secret = new_secret()
+    token_id = world.service.issue(secret)
+    store = world.open("single", is_replicated=is_replicated)
+
+    def delete(call: Any) -> None:
+        world.service.revoke_by_hand(token_id)
+        call.answer(204)
+
+    world.service.faults = [delete, status(404)]
+    assert store.revoke(token_id, "incident-1") is True
+    world.service.faults = [status(404)] * 9
+    if is_replicated:
+        with pytest.raises(StoreUnavailableError, match="does not show it"):
+            store.revoke(token_id, "incident-1")
+    else:
+        assert store.revoke(token_id, "incident-1") is False
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 422])
