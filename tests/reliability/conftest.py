@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,23 +23,31 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture(scope="module")
-def installation(
+def install(
     request: pytest.FixtureRequest,
     databases: Databases,
     tmp_path_factory: pytest.TempPathFactory,
     stack: ExitStack,
-) -> Installation:
+) -> Callable[..., Installation]:
     """SQLite with the embedded broker, or PostgreSQL with Redis; no process of it runs."""
-    settings: dict[str, Any] = {}
-    if databases.kind == POSTGRESQL:
-        settings["broker_url"] = request.getfixturevalue("shared_redis").url(database=1)
-    folder = tmp_path_factory.mktemp("installation")
-    server = stack.enter_context(GitServer(folder / "served"))
-    mailbox = stack.enter_context(serving_smtp(SmtpServer()))
-    settings["smtp_url"] = f"smtp://127.0.0.1:{mailbox.port}"
-    house = House(folder, server, databases, Repository, **settings)
-    stack.callback(house.close)
-    return Installation(house, mailbox)
+
+    def build(**settings: Any) -> Installation:
+        if databases.kind == POSTGRESQL:
+            settings["broker_url"] = request.getfixturevalue("shared_redis").url(database=1)
+        folder = tmp_path_factory.mktemp("installation")
+        server = stack.enter_context(GitServer(folder / "served"))
+        mailbox = stack.enter_context(serving_smtp(SmtpServer()))
+        settings["smtp_url"] = f"smtp://127.0.0.1:{mailbox.port}"
+        house = House(folder, server, databases, Repository, **settings)
+        stack.callback(house.close)
+        return Installation(house, mailbox)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def installation(install: Callable[..., Installation]) -> Installation:
+    return install()
 
 
 @pytest.fixture
