@@ -101,6 +101,11 @@ class MemoryTokenStore:
         with self._lock:
             self._disabled.add(owner)
 
+    def enable_owner(self, owner: str) -> None:
+        """Open it again."""
+        with self._lock:
+            self._disabled.discard(owner)
+
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
         """Answer each secret, in order."""
         self._require()
