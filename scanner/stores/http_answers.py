@@ -76,30 +76,32 @@ class AnswerReader:
             return Lookup(validity)
         if not is_id(token_id):
             self._refuse("token_id", "no id")
-        record = self._record(token_id, item, secret)
-        self._require_no_secret(record, secret)
-        return Lookup(validity, record)
+        return Lookup(validity, self._record(token_id, item, secret))
 
     def _record(self, token_id: str, item: Any, secret: Secret) -> TokenRecord:
         whole = (0, len(secret.reveal()))
         found = [c for c in self._matcher.scan(secret.reveal()) if (c.start, c.end) == whole]
-        given = self._organisation
+        given, hide = self._organisation, _Hider(secret, found[0].mask if found else "…")
         organisation_id = self._identity(item, "organisation_id", _MOST_ORGANISATION_ID) or given.id
         if organisation_id is None:
             self._refuse("organisation_id", "nothing, nor does organisation.id")
+        for name, value in (("token_id", token_id), ("organisation_id", organisation_id)):
+            if hide.is_in(value):  # an id is stored as it is (law 1)
+                self._refuse(name, "the token itself")
+        owner_id = self._identity(item, "owner_id", _MOST_ID)
         return TokenRecord(
             store=self._store,
             token_id=token_id,
-            name=self._text(item, "name") or "",
+            name=self._text(item, "name", hide) or "",
             pattern=found[0].pattern if found else "",
-            mask=found[0].mask if found else "…",
+            mask=hide.mask,
             organisation_id=organisation_id,
-            organisation=self._text(item, "organisation") or given.name or organisation_id,
-            organisation_contact=self._mail(item, "organisation_contact") or given.contact,
-            owner_id=self._identity(item, "owner_id", _MOST_ID),
-            owner_name=self._text(item, "owner_name"),
-            owner_email=self._mail(item, "owner_email"),
-            scopes=self._scopes(item),
+            organisation=self._text(item, "organisation", hide) or given.name or organisation_id,
+            organisation_contact=self._mail(item, "organisation_contact", hide) or given.contact,
+            owner_id=None if owner_id is None or hide.is_in(owner_id) else owner_id,
+            owner_name=self._text(item, "owner_name", hide),
+            owner_email=self._mail(item, "owner_email", hide),
+            scopes=self._scopes(item, hide),
             valid_from=self._time(item, "valid_from"),
             valid_to=self._time(item, "valid_to"),
         )
@@ -117,38 +119,41 @@ class AnswerReader:
             self._refuse(name, f"no text of up to {most} characters")
         return str(value)
 
-    def _text(self, item: Any, name: str) -> str | None:
+    def _text(self, item: Any, name: str, hide: _Hider) -> str | None:
         value = self._get[name](item)
         if value is None:
             return None
         if not isinstance(value, str):
             self._refuse(name, "no text")
-        return self._safe(value)
+        return self._safe(value, hide)
 
-    def _safe(self, text: str) -> str:
-        """Free text that somebody chose: without other people's tokens, and short (threat 2)."""
-        return _NUL.sub("\ufffd", self._matcher.redact(text))[:_MOST_TEXT]
+    def _safe(self, text: str, hide: _Hider) -> str:
+        """Free text that somebody chose: without any token, and short (threat 2)."""
+        return _NUL.sub("\ufffd", self._matcher.redact(hide(text)))[:_MOST_TEXT]
 
-    def _mail(self, item: Any, name: str) -> str | None:
+    def _mail(self, item: Any, name: str, hide: _Hider) -> str | None:
         value = self._get[name](item)
         if value is None or value == "":
             return None
         if not isinstance(value, str):
             self._refuse(name, "no text")
+        # The token is what counts: its mail goes to the next who can act.
         if not _MAIL.fullmatch(value):
-            # The token is what counts: its mail goes to the next who can act.
             log.warning("store %s: fields.%s holds no e-mail address", self._store, name)
+            return None
+        if hide.is_in(value) or self._matcher.redact(value) != value:
+            log.warning("store %s: fields.%s holds a token", self._store, name)
             return None
         return str(value)
 
-    def _scopes(self, item: Any) -> tuple[str, ...]:
+    def _scopes(self, item: Any, hide: _Hider) -> tuple[str, ...]:
         value = self._get["scopes"](item)
         if value is None:
             return ()
         scopes = value.split() if isinstance(value, str) else value
         if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
             self._refuse("scopes", "no list of texts")
-        return tuple(self._safe(scope) for scope in scopes[:_MOST_SCOPES])
+        return tuple(self._safe(scope, hide) for scope in scopes[:_MOST_SCOPES])
 
     def _time(self, item: Any, name: str) -> datetime | None:
         value = self._get[name](item)
@@ -165,15 +170,19 @@ class AnswerReader:
             pass  # its text would show the value
         return self._refuse(name, "no time")
 
-    def _require_no_secret(self, record: TokenRecord, secret: Secret) -> None:
-        """Ids are stored as they are: one that is the token itself must not be (law 1)."""
+
+class _Hider:
+    """Takes the token that was asked about out of what somebody chose: its owner may have named it,
+    or himself, by it (law 1). That is his record's own matter, and no reason to distrust a store.
+    """
+
+    def __init__(self, secret: Secret, mask: str) -> None:
+        self.mask = mask
         raw = secret.reveal().decode("utf-8", "replace")
-        texts = (
-            record.token_id, record.organisation_id, record.owner_id, record.owner_email,
-            record.organisation_contact, record.name, record.organisation, record.owner_name,
-            *record.scopes,
-        )  # fmt: skip
-        if any(raw in text for text in texts if text):
-            raise StoreUntrustedError(
-                f"The store {self._store} names a token by the token itself, which is not kept."
-            )
+        self._raw = re.compile(re.escape(raw), re.IGNORECASE)  # addresses are written in any case
+
+    def __call__(self, text: str) -> str:
+        return self._raw.sub(lambda _: self.mask, text)
+
+    def is_in(self, text: str) -> bool:
+        return self._raw.search(text) is not None

@@ -127,6 +127,47 @@ def test_free_text_is_masked_and_short(read, new_secret: NewSecret) -> None:
     assert lookup.token.owner_name.startswith("\ufffdnpm_…")
 
 
+@pytest.mark.parametrize("about", ["x{}", "{}x", "x" * 120 + "{}", "{0}{0}"])
+def test_an_owner_who_names_all_he_can_by_the_token(
+    matcher: Matcher, new_secret: NewSecret, about: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pattern's bounds would let it pass, and an address cannot be masked; no piece is kept."""
+    secret = new_secret()
+    raw = secret.reveal().decode()
+    chosen = about.format(raw)
+    item = {
+        "token_id": "t1", "name": chosen, "organisation": chosen, "owner_name": chosen,
+        "scopes": [chosen, "read"], "owner_id": chosen[:200], "owner_email": f"{raw}@evil.example",
+        "organisation_contact": f"a@{raw.lower()}.example",
+    }  # fmt: skip
+    fields = Fields(**{name: name for name in NAMES})
+    lookup = AnswerReader("acme", fields, ACME, matcher).lookup(Validity.ACTIVE, item, secret)
+    shown = repr(lookup) + caplog.text
+    assert not any(raw[at : at + 8].lower() in shown.lower() for at in range(len(raw) - 7))
+    record = lookup.token
+    assert record.name == about.format(record.mask)[:200]
+    assert (record.owner_id, record.owner_email) == (None, None)
+    assert record.organisation_contact == "security@acme.example"
+    assert record.scopes[1] == "read"
+
+
+@pytest.mark.parametrize("name", ["token_id", "organisation_id"])
+def test_an_id_that_is_the_token_is_no_answer(
+    matcher: Matcher, new_secret: NewSecret, name: str
+) -> None:
+    secret = new_secret()
+    item = {"token_id": "t1", name: f"id:{secret.reveal().decode()}"}
+    reader = AnswerReader("acme", Fields(**{name: name for name in NAMES}), ACME, matcher)
+    with pytest.raises(StoreUnavailableError, match=rf"the token itself at fields\.{name}\.$"):
+        reader.lookup(Validity.ACTIVE, item, secret)
+
+
+def test_an_address_that_holds_another_token_gets_no_mail(read, new_secret: NewSecret) -> None:
+    other = new_secret().reveal().decode()
+    lookup = read({"token_id": "t1", "owner_email": f"{other}@evil.example"})
+    assert lookup.token.owner_email is None
+
+
 def test_never_issued_has_no_record_and_inactive_may(read) -> None:
     assert read({"token_id": "t1"}, Validity.NEVER_ISSUED) == Lookup(Validity.NEVER_ISSUED)
     assert read({}, Validity.INACTIVE) == Lookup(Validity.INACTIVE)

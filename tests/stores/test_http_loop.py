@@ -187,6 +187,22 @@ def test_a_token_in_a_strange_state_starves_nobody(
     assert loop.sealed() == []
 
 
+def test_an_owner_who_calls_himself_as_his_token_freezes_nothing(
+    build: Callable[[str], Loop], new_secret: Callable[[], Secret], smtp_server: Any
+) -> None:
+    loop, secret = build("batch"), new_secret()
+    text = secret.reveal().decode()
+    loop.world.service.issue(secret, name=f"x{text}", owner_email=f"{text}@evil.example")
+    loop.leak(secret)
+    loop.run()
+    assert loop.all(select(incidents.c.phase)) == ["revoked"]
+    assert "store.frozen" not in loop.all(select(audit_events.c.action))
+    assert [recipients for recipients, _ in smtp_server.got] == [["security@acme.example"]]
+    kept = repr(loop.all(select(incidents.c.token)))
+    assert text not in kept + str(smtp_server.got[0][1])
+    assert "xnpm_…" in kept
+
+
 def test_an_incident_of_the_store_before_is_still_answered(
     build: Callable[[str], Loop], new_secret: Callable[[], Secret]
 ) -> None:
