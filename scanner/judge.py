@@ -99,7 +99,7 @@ class Judge:
         returns the tokens of the incidents met, by incident."""
         judged = self._ask_again(connection, judged)
         met = verdicts.record_findings(connection, scan, judged.findings, self.keys)
-        late.remember(connection, scan["id"], self._digests(judged.findings))
+        late.remember(connection, self._digests(judged.findings))
         if self.store.abilities.revokes_by == "secret":
             self._keep_for_revocation(connection, scan["id"], judged.findings, met)
         for waiting, cause, first_ms in (
@@ -170,7 +170,8 @@ class Judge:
         )
 
     def _digests(self, findings: Iterable[Finding]) -> dict[str, Sequence[tuple[str, str]]]:
-        """What the store may know a token by later, that it does not know yet: by fingerprint."""
+        """What the store may know a token by later, and does not know yet: by fingerprint, under
+        every key of the ring."""
         if not isinstance(self.store, MeetsLatecomers):
             return {}
         unknown = {
@@ -179,8 +180,10 @@ class Judge:
             if _is_unknown(one)
         }
         return {
-            incidents.fingerprint(self.keys[0], pattern, secret): self.store.digests(secret)
+            incidents.fingerprint(key, pattern, secret): digests
             for pattern, secret in unknown
+            for digests in [self.store.digests(secret)]
+            for key in self.keys
         }
 
     def _is_bound(self, found: LocatedCandidate) -> bool:

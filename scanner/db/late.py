@@ -21,6 +21,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     delete,
+    exists,
     select,
     update,
 )
@@ -50,20 +51,16 @@ class Meeting:
     scan_id: str
 
 
-def remember(
-    connection: Connection, scan_id: str, digests: Mapping[str, Sequence[tuple[str, str]]]
-) -> None:
+def remember(connection: Connection, digests: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Keep the digests of tokens that the store does not know: by fingerprint, (chain, digest).
+
+    They are kept for every place where the token was seen, also for those of earlier scans that
+    could not: nobody was asked then, or a key has come since.
 
     Call `chains.lock_for_sightings` before the store is asked for the last time.
     """
     rows = [
-        {
-            "digest": digest,
-            "chain": chains.name_of(chain),
-            "print": fingerprint,
-            "scan": scan_id,
-        }
+        {"digest": digest, "chain": chains.name_of(chain), "print": fingerprint}
         for fingerprint, made in digests.items()
         for chain, digest in made
     ]
@@ -76,8 +73,11 @@ def remember(
         sightings.c.id,
     ).where(
         sightings.c.fingerprint == bindparam("print"),
-        sightings.c.scan_id == bindparam("scan"),
         sightings.c.incident_id.is_(None),
+        ~exists().where(
+            unknown_digests.c.sighting_id == sightings.c.id,
+            unknown_digests.c.key_id == bindparam("chain"),
+        ),
     )
     connection.execute(
         upsert(connection, unknown_digests)

@@ -128,8 +128,15 @@ class Desk:
     def leak(self, *leaked: Secret, asked: Callable[[], None] = lambda: None) -> str:
         """Find these tokens in a push, as a scan does; `asked` happens between the store's answer
         and the record. Returns the scan's id."""
-        judge = self.judge()
-        found = [seen(secret) for secret in leaked]
+        return self.find([seen(secret) for secret in leaked], self.judge(), asked)
+
+    def find(
+        self,
+        found: Sequence[LocatedCandidate],
+        judge: Judge,
+        asked: Callable[[], None] = lambda: None,
+    ) -> str:
+        """The same of candidates at their places."""
         judged = judge.judge(found)
         asked()
         with self.engine.begin() as connection:

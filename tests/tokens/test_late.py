@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from scanner.db.seals import Sealer
 from scanner.keyring import Key, fernet_key
 from scanner.model import Secret, Validity
 from scanner.respond.run import Responder
+from tests.tokens.conftest import seen
 
 ACTOR = "test"
 SEALER = Sealer([Key("s1", fernet_key().encode())])
@@ -79,6 +81,19 @@ def test_it_is_met_under_a_newer_pepper_too(desk, new_secret) -> None:
     secret = new_secret()
     desk.leak(secret)
     desk.ring.keys = (K2, K1)
+    desk.create(secret)
+    assert the_incident(desk)["sightings"] == 1
+
+
+def test_a_place_that_was_seen_before_anybody_was_asked_is_met_too(desk, new_secret) -> None:
+    """The pattern was bound, and the fingerprint's key turned, between two scans of one place."""
+    secret = new_secret()
+    place = seen(secret)
+    desk.find([place], replace(desk.judge(), bound=frozenset()))
+    assert desk.rows(unknown_digests) == []
+    newer = Key("f2", b"g" * 32)
+    desk.find([place], replace(desk.judge(), keys=(newer, *desk.judge().keys)))
+    assert len(desk.sightings()) == 1
     desk.create(secret)
     assert the_incident(desk)["sightings"] == 1
 
