@@ -17,7 +17,7 @@ from scanner.db import chains, freezes, incidents, late, sealed, verdicts
 from scanner.db.engine import reader
 from scanner.db.sealed import Cause, Waiting
 from scanner.db.seals import Sealer
-from scanner.db.verdicts import Finding
+from scanner.db.verdicts import Finding, Met
 from scanner.errors import StoreUnavailableError, StoreUntrustedError
 from scanner.keyring import Key
 from scanner.model import LocatedCandidate, Lookup, Secret, TokenRecord, Validity
@@ -94,7 +94,7 @@ class Judge:
 
     def record(
         self, connection: Connection, scan: Mapping[str, Any], judged: Judged
-    ) -> dict[str, TokenRecord]:
+    ) -> dict[str, Met]:
         """Write the verdicts of `scan` (its row), in the caller's transaction, and seal what waits;
         returns the tokens of the incidents met, by incident."""
         judged = self._ask_again(connection, judged)
@@ -107,6 +107,13 @@ class Judge:
             (judged.unconfirmed, Cause.UNCONFIRMED, RECHECK_MS[0]),
         ):
             self._hold(connection, scan["id"], waiting, cause=cause, first_ms=first_ms)
+        for one in met.values():
+            if one.doubted_ms is not None:
+                said = [f.found for f in judged.findings if _is_of(f, one.token)]
+                self._hold(
+                    connection, scan["id"], _by_secret(said),
+                    cause=Cause.UNCONFIRMED, first_ms=one.doubted_ms,
+                )  # fmt: skip
         return met
 
     def _keep_for_revocation(
@@ -114,10 +121,10 @@ class Judge:
         connection: Connection,
         scan_id: str,
         findings: Iterable[Finding],
-        met: Mapping[str, TokenRecord],
+        met: Mapping[str, Met],
     ) -> None:
         wanted = incidents.without_held_token(connection, met)
-        ids = {met[incident_id].token_id: incident_id for incident_id in wanted}
+        ids = {met[incident_id].token.token_id: incident_id for incident_id in wanted}
         for finding in findings:
             token = finding.lookup.token
             incident_id = None if token is None else ids.pop(token.token_id, None)
@@ -192,6 +199,11 @@ class Judge:
     def _masked(self, found: LocatedCandidate) -> LocatedCandidate:
         path = verdicts.kept_path(self.redact(found.place.path or ""))
         return replace(found, place=replace(found.place, path=path))
+
+
+def _is_of(finding: Finding, token: TokenRecord) -> bool:
+    found = finding.lookup.token
+    return found is not None and found.token_id == token.token_id
 
 
 def _is_silent(lookup: Lookup) -> bool:

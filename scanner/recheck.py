@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from scanner.correlation import correlated
-from scanner.db import alarms, audit, leases, outbox, sealed, verdicts
+from scanner.db import alarms, audit, leases, outbox, reopening, sealed, verdicts
 from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY
@@ -118,10 +118,15 @@ class Rechecker:
     def _record(self, claim: Claim, waiting: Waiting, lookup: Lookup) -> None:
         asked = claim.row["asked"] + 1
         is_lagging = lookup.token is None and self.judge.store.abilities.is_replicated
-        is_final = not is_lagging or asked >= len(RECHECK_MS)
         with self.engine.begin() as connection:
+            doubted_ms = reopening.doubted_ms(connection, lookup)
+            is_final = doubted_ms is None and not (is_lagging and asked < len(RECHECK_MS))
             if not is_final:
-                again = now_ms(connection) + RECHECK_MS[asked]
+                if doubted_ms is None:
+                    wait_ms = RECHECK_MS[asked]
+                else:  # not for want of an answer
+                    asked, wait_ms = asked - 1, doubted_ms
+                again = now_ms(connection) + wait_ms
                 values = {"asked": asked, "cause": Cause.UNCONFIRMED.value, "available_at": again}
                 kept = leases.finish(
                     connection, sealed_candidates, claim, leases.PENDING, attempts=0, **values

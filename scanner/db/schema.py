@@ -218,6 +218,9 @@ incidents = Table(
     Column("sightings", Integer, nullable=False, default=0),
     Column("correlation_id", String(24), nullable=False),  # the scan that opened it
     Column("requested_at", BigInteger),  # a remote store was asked to revoke
+    Column("reopened_at", BigInteger),
+    # How often its token worked again after people were told of its end.
+    Column("reopenings", Integer, nullable=False, default=0, server_default="0"),
     *_work_columns(),
     UniqueConstraint("store", "token_id", "generation"),
     Index("incidents_work", "state", "available_at"),

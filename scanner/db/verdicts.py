@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from scanner.db import audit, incidents
-from scanner.db.reopening import fresh
+from scanner.db.reopening import fresh, meet_again
 from scanner.keyring import Key
 from scanner.model import AuditAction, LocatedCandidate, Lookup, TokenRecord, Validity
 
@@ -26,6 +26,15 @@ class Finding:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Met:
+    """The token of an incident that was met. `doubted_ms`: in how many milliseconds its store has
+    to be asked again, None: what it said is taken for true."""
+
+    token: TokenRecord
+    doubted_ms: int | None = None
+
+
 def kept_path(path: str) -> str:
     """Return a masked path as it is stored: of any bytes, and of bounded length."""
     short = path.encode("utf-8", "backslashreplace").decode()[:_MOST_PATH]
@@ -37,12 +46,13 @@ def record_findings(
     scan: Mapping[str, Any],
     findings: Iterable[Finding],
     keys: Sequence[Key],
-) -> dict[str, TokenRecord]:
+) -> dict[str, Met]:
     """Record what `scan` (its row) found, in the caller's transaction, which holds all of it.
 
     A finding that the store does not know is kept as a fingerprint under the newest of `keys`; a
     known one opens its token's incident or joins it, together with earlier sightings of the token
-    from before the store knew it. Returns the token of every incident met, by the incident's id.
+    from before the store knew it; one that works again has its incident opened anew. Returns the
+    token of every incident met, by the incident's id.
     """
     known: list[Finding] = []
     unknown: list[Finding] = []
@@ -51,7 +61,7 @@ def record_findings(
     incidents.add_unknown_sightings(
         connection, scan, [(one.found, one.lookup, kept_path(one.path)) for one in unknown], keys[0]
     )
-    met: dict[str, TokenRecord] = {}
+    met: dict[str, Met] = {}
     # In one order everywhere: two scans of the same tokens must not wait for each other.
     known = [
         replace(one, lookup=fresh(connection, one.lookup)) for one in sorted(known, key=_order)
@@ -66,7 +76,8 @@ def record_findings(
             joined = incidents.join_by_fingerprint(
                 connection, incident_id, finding.found.candidate, finding.lookup, keys
             )
-            met[incident_id] = token
+            wait_ms = None if is_new else meet_again(connection, incident_id, finding.lookup)
+            met[incident_id] = Met(token, wait_ms)
         added = incidents.add_sighting(
             connection,
             incident_id=incident_id,

@@ -36,9 +36,12 @@ def record_outcome(engine: Engine, claim: Claim, *, ours: bool) -> Phase | None:
             reason="leaked in public" if ours else "somebody revoked it first",
             mask=row["token"]["mask"],
         )
-        enqueue_leak_notice(
-            connection, row, outcome="revoked" if ours else "already_revoked", revoked_at=now
-        )
+        # People were told of its end before; if nothing was to be revoked now, it only seemed to
+        # work, and there is no more to tell.
+        if ours or not row["reopenings"]:
+            enqueue_leak_notice(
+                connection, row, outcome="revoked" if ours else "already_revoked", revoked_at=now
+            )
     if ours:
-        HIT_TO_REVOKED.note((now - row["opened_at"]) / 1000)
+        HIT_TO_REVOKED.note((now - (row["reopened_at"] or row["opened_at"])) / 1000)
     return phase

@@ -19,7 +19,7 @@ from scanner.db.seals import Sealer
 from scanner.db.work import taken
 from scanner.deadline import Deadline
 from scanner.errors import ConfigurationError, FinalError, PatrolError, name_of
-from scanner.incident import Phase
+from scanner.incident import Phase, cause_of
 from scanner.metrics import INCIDENTS, REVOCATIONS
 from scanner.model import AuditAction, Secret
 from scanner.ports import TokenStore
@@ -81,7 +81,8 @@ class Responder:
         # The act: one update, alone, that carries its cause. Repeating it after a kill is safe.
         secret = self._secret(store, claim)
         with question(store, "revoke"):
-            ours = store.revoke(claim.row["token_id"], claim.id, secret=secret)
+            cause = cause_of(claim.id, claim.row["reopenings"])
+            ours = store.revoke(claim.row["token_id"], cause, secret=secret)
         phase = record_outcome(self.engine, claim, ours=ours)
         if phase is not None:
             log.info("incident %s: %s", claim.id, phase.value)

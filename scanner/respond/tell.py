@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from scanner.db import incidents, outbox
 from scanner.db.clock import to_iso
+from scanner.incident import cause_of
 from scanner.model import Validity
 
 _MOST_PLACES = 10
@@ -17,7 +18,8 @@ _MOST_PLACES = 10
 def enqueue_leak_notice(
     connection: Connection, incident: Mapping[str, Any], *, outcome: str, revoked_at: int | None
 ) -> None:
-    """Put the one mail of this incident into the outbox, in the caller's transaction.
+    """Put the one mail of this incident into the outbox, in the caller's transaction; one more each
+    time that its token worked again.
 
     The owner is told; a disabled owner's organisation contact instead; the operator where neither
     has an address, so that nobody's leak is silent.
@@ -29,7 +31,7 @@ def enqueue_leak_notice(
     outbox.enqueue(
         connection,
         kind="leak",
-        dedupe=f"leak:{incident['id']}",
+        dedupe=f"leak:{cause_of(incident['id'], incident['reopenings'])}",
         incident_id=incident["id"],
         notice={
             "kind": "leak",

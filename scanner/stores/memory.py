@@ -96,6 +96,11 @@ class MemoryTokenStore:
             self._tokens[record.token_id] = _Token(record)
         return record.token_id
 
+    def restore(self, token_id: str) -> None:
+        """Let a revoked token work again, as some issuers can."""
+        with self._lock:
+            self._tokens[token_id].revoked_by = None
+
     def disable_owner(self, owner: str) -> None:
         """Close an owner's account; the tokens stay as they are."""
         with self._lock:

@@ -23,7 +23,7 @@ from scanner.judge import Judge
 from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
-from scanner.model import FetchPlan, Lookup, Secret
+from scanner.model import FetchPlan, Lookup, Secret, Validity
 from scanner.recheck import Rechecker
 from scanner.scan.run import Scanner
 from scanner.sources.github_push import Push
@@ -37,20 +37,25 @@ LONG = 60.0  # seconds that nothing here may take
 
 
 class AskedStore(MemoryTokenStore):
-    """Remembers what it was asked about, and fails over look-ups with a token of `poison`."""
+    """Remembers what it was asked about, fails over look-ups with a token of `poison`, and says of
+    those in `says` something else than what is so."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[Secret] = []
         self.batches: list[int] = []
         self.poison: set[Secret] = set()
+        self.says: dict[Secret, Validity] = {}
 
     def find(self, secrets: Sequence[Secret]) -> Sequence[Lookup]:
         self.asked += secrets
         self.batches.append(len(secrets))
         if not self.poison.isdisjoint(secrets):
             raise StoreUnavailableError("The store memory answered HTTP 500.")
-        return super().find(secrets)
+        return [
+            replace(lookup, validity=self.says.get(secret, lookup.validity))
+            for secret, lookup in zip(secrets, super().find(secrets), strict=True)
+        ]
 
 
 class DyingInspector:

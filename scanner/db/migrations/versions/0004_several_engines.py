@@ -62,6 +62,10 @@ def upgrade() -> None:
     op.create_index("unknown_digests_sighting", "unknown_digests", ["sighting_id"])
 
     op.add_column("incidents", sa.Column("requested_at", sa.BigInteger()))
+    op.add_column("incidents", sa.Column("reopened_at", sa.BigInteger()))
+    op.add_column(
+        "incidents", sa.Column("reopenings", sa.Integer(), nullable=False, server_default="0")
+    )
     op.create_table(
         "sealed_candidates",
         sa.Column("id", sa.String(length=24), nullable=False),
