@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from scanner.correlation import correlated
-from scanner.db import alarms, audit, leases, outbox, reopening, sealed, verdicts
+from scanner.db import audit, leases, outbox, parking, reopening, sealed, verdicts
 from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY
@@ -171,7 +171,7 @@ class Rechecker:
 
     def _park(self, claim: Claim, said: str) -> None:
         with self.engine.begin() as connection:
-            if leases.finish(connection, sealed_candidates, claim, leases.PARKED, error=said[:500]):
+            if parking.park(connection, sealed_candidates, claim, said):
                 _tell_parked(connection, {**claim.row, "error": said})
 
     def _expire(self) -> bool:
@@ -229,13 +229,13 @@ def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
     with correlated(row["scan_id"]):
         log.error("sealed token %s is parked: %s", row["id"], row["error"])
     SEALED.add(outcome="parked")
-    audit.record(
+    parking.tell(
         connection,
         AuditAction.RESPONSE_PARKED,
+        Topic.PARKED_TOKENS,
+        f"A token found by scan {row['scan_id']}",
+        row,
         incident_id=row["incident_id"],
         correlation_id=row["scan_id"],
         store=row["store"],
-        error=row["error"],
     )
-    example = f"A token found by scan {row['scan_id']}: {row['error']}"
-    alarms.raise_alarm(connection, Topic.PARKED_TOKENS, example, row["incident_id"])

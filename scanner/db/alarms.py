@@ -14,10 +14,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, case, func, select
 
-from scanner.db.clock import now_in, now_ms, to_iso
+from scanner.db.clock import now_in
 from scanner.db.dialect import upsert
 from scanner.db.leases import PARKED, PENDING
-from scanner.db.outbox import enqueue
+from scanner.db.outbox import alarm
 from scanner.db.schema import alarm_turns, incidents, outbox, scans, sealed_candidates
 
 HOUR_MS = 3_600_000
@@ -83,24 +83,15 @@ def raise_alarm(
     due = _turn(connection, topic)
     if due is None:
         return
-    enqueue(
+    alarm(
         connection,
-        kind="alarm",
         dedupe=f"{topic.value}:{due}",
-        available_at=due,
+        title=_ABOUT[topic].one,
+        explanation=example,
+        what_to_do=_ABOUT[topic].what_to_do,
         incident_id=incident_id,
-        notice={
-            "kind": "alarm",
-            "to": None,  # the operator, set when sent
-            "reply_to": None,
-            "topic": topic.value,
-            "context": {
-                "title": _ABOUT[topic].one,
-                "explanation": example,
-                "what_to_do": _ABOUT[topic].what_to_do,
-                "at": to_iso(now_ms(connection)),
-            },
-        },
+        topic=topic.value,
+        available_at=due,
     )
 
 

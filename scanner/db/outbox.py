@@ -52,17 +52,24 @@ def alarm(
     explanation: str,
     what_to_do: str,
     incident_id: str | None = None,
+    topic: str | None = None,
+    available_at: int | None = None,
 ) -> bool:
-    """Add a mail to the operator, in the caller's transaction; True unless it is there already."""
+    """Add a mail to the operator, in the caller's transaction; True unless it is there already.
+
+    `topic`: what alarms.py counts when the mail goes out, which is at `available_at`, or at once.
+    """
     return enqueue(
         connection,
         kind="alarm",
         dedupe=dedupe,
         incident_id=incident_id,
+        available_at=available_at,
         notice={
             "kind": "alarm",
             "to": None,  # the operator, set when sent
             "reply_to": None,
+            **({} if topic is None else {"topic": topic}),
             "context": {
                 "title": title,
                 "explanation": explanation,

@@ -14,7 +14,7 @@ from notifier.notice import Notice
 from notifier.notify import Channel, notify
 from notifier.render import Renderer
 from scanner.correlation import correlated
-from scanner.db import alarms, audit, holding, leases
+from scanner.db import alarms, audit, holding, leases, parking
 from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
@@ -101,7 +101,7 @@ class Deliverer:
         log.warning("notice %s: %s", claim.id, said)
         with self.engine.begin() as connection:
             if permanent:
-                kept = leases.finish(connection, outbox, claim, leases.PARKED, error=said[:500])
+                kept = parking.park(connection, outbox, claim, said)
                 state = leases.PARKED if kept else None
             else:
                 state = leases.release(connection, outbox, claim, said, self.patience, blame=blame)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from scanner.correlation import correlated
-from scanner.db import alarms, audit, leases, sealed
+from scanner.db import alarms, leases, parking, sealed
 from scanner.db.alarms import Topic
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
@@ -121,7 +121,7 @@ class Responder:
 
     def _park(self, claim: Claim, said: str) -> None:
         with self.engine.begin() as connection:
-            if leases.finish(connection, incidents, claim, leases.PARKED, error=said[:500]):
+            if parking.park(connection, incidents, claim, said):
                 _tell_parked(connection, {**claim.row, "fence": claim.fence, "error": said})
 
 
@@ -138,14 +138,14 @@ def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:
     with correlated(row["correlation_id"]):
         log.error("incident %s is parked: %s", row["id"], row["error"])
     REVOCATIONS.add(outcome="parked")
-    audit.record(
+    parking.tell(
         connection,
         AuditAction.RESPONSE_PARKED,
-        organisation_id=row["organisation_id"],
+        Topic.PARKED_RESPONSES,
+        f"Incident {row['id']}",
+        row,
         incident_id=row["id"],
-        token_id=row["token_id"],
         correlation_id=row["correlation_id"],
-        error=row["error"],
+        organisation_id=row["organisation_id"],
+        token_id=row["token_id"],
     )
-    example = f"Incident {row['id']}: {row['error']}"
-    alarms.raise_alarm(connection, Topic.PARKED_RESPONSES, example, row["id"])

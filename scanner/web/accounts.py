@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from scanner.bootstrap import Services
 from scanner.stores.pages import MOST_ROWS
 from scanner.web.auth import Gate
-from scanner.web.bodies import Body, describes, json_body
+from scanner.web.bodies import Body, changes_of, describes, json_body
 from scanner.web.errors import may_answer
 
 _ADMIN = "api:admin"
@@ -133,8 +133,7 @@ def routes(services: Services) -> APIRouter:
     )
     def update_organisation(organisation: _OrganisationId, body: _ChangedOrganisation) -> Any:
         """Change an organisation's name or contact."""
-        changes = {field: getattr(body, field) for field in body.model_fields_set}
-        return accounts.update_organisation(organisation, changes, actor=_ADMIN)
+        return accounts.update_organisation(organisation, changes_of(body), actor=_ADMIN)
 
     @router.post("/organisations/{organisation}/disable", response_model=Organisation)
     def disable_organisation(organisation: _OrganisationId) -> Any:
@@ -169,8 +168,7 @@ def routes(services: Services) -> APIRouter:
     @router.patch("/owners/{owner_id}", response_model=Owner, openapi_extra=describes(ChangedOwner))
     def update_owner(owner_id: _OwnerId, body: _ChangedOwner) -> Any:
         """Change an owner's name, address or kind."""
-        changes = {field: getattr(body, field) for field in body.model_fields_set}
-        return accounts.update_owner(owner_id, changes, actor=_ADMIN)
+        return accounts.update_owner(owner_id, changes_of(body), actor=_ADMIN)
 
     @router.post("/owners/{owner_id}/disable", response_model=Owner)
     def disable_owner(owner_id: _OwnerId) -> Any:

@@ -76,6 +76,11 @@ def json_body(model: type[M], limit: int = SMALL) -> Callable[[Request], Awaitab
     return read
 
 
+def changes_of(body: Body) -> dict[str, Any]:
+    """The fields that a body names, and no others: what a request wants to have changed."""
+    return {field: getattr(body, field) for field in body.model_fields_set}
+
+
 def describes(model: type[Body]) -> dict[str, Any]:
     """What the OpenAPI document says of such a body."""
     return _request_body("application/json", model.model_json_schema())

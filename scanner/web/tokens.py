@@ -12,7 +12,7 @@ from scanner.model import Validity
 from scanner.stores.lifecycle import DEFAULT_DAYS, LONGEST_OVERLAP
 from scanner.stores.pages import MOST_ROWS
 from scanner.web.auth import Gate
-from scanner.web.bodies import Body, describes, json_body
+from scanner.web.bodies import Body, changes_of, describes, json_body
 from scanner.web.errors import may_answer
 from scanner.web.quota import Quota
 
@@ -163,8 +163,7 @@ def routes(services: Services, quota: Quota) -> APIRouter:
     @router.patch("/{token_id}", response_model=Token, openapi_extra=describes(Update))
     def update(token_id: _TokenId, body: _Update) -> Any:
         """Change a token's name, scopes or end. Prolonging one that had expired opens its leak."""
-        changes = {field: getattr(body, field) for field in body.model_fields_set}
-        return tokens.update(token_id, changes, actor=_ADMIN)
+        return tokens.update(token_id, changes_of(body), actor=_ADMIN)
 
     @router.post(
         "/{token_id}/rotate",
