@@ -275,11 +275,10 @@ def demo(*, once: bool, on_these_engines: bool) -> None:
         upgrade_database(built.engine)
         with built.database.begin() as connection:
             ensure_owner(connection, ORGANISATION, _OWNER, "ada@contoso.example", None)
-            policy = policies.current_policy(
-                connection, policies.organisation_id(connection, ORGANISATION)
-            )
+            told = policies.find(connection, ORGANISATION)
+            policy = policies.current_policy(connection, told.store, told.id)
             if not policy.auto_revoke or policy.version == 0:
-                policies.set_auto_revoke(connection, ORGANISATION, enabled=True, actor="demo")
+                policies.change(connection, told, enabled=True, actor="demo")
         check_settings(built)
         click.echo("Starting web, worker, beat, mail catcher and a git host on loopback.")
         with Supervisor(settings, extra) as supervisor:

@@ -72,7 +72,7 @@ def _answer(connection: Connection, row: RowMapping, lookup: Lookup) -> None:
         if row["state"] == PARKED and row["attempts"] <= 1:  # else it may have killed its worker
             _open(connection, row, lookup, "its response had stopped", phase=phase)
     elif phase is Phase.STILL_ACTIVE:
-        policy = policies.current_policy(connection, row["organisation_id"])
+        policy = policies.current_policy(connection, row["store"], row["organisation_id"])
         if decide(lookup.validity, policy).action is Action.REVOKE:
             _open(connection, row, lookup, "the policy revokes it now", tell=True)
     elif row["store"] != BUILT_IN:  # which never lets a revoked one work, and reopens by itself

@@ -81,7 +81,8 @@ owners = Table(
 policies = Table(
     "policies",
     metadata,
-    Column("organisation_id", ForeignKey("organisations.id"), primary_key=True),
+    Column("store", String(64), primary_key=True, server_default="built-in"),
+    Column("organisation_id", String(64), primary_key=True),  # the store's own id of it
     Column("version", Integer, primary_key=True),
     Column("auto_revoke", Boolean, nullable=False),
     Column("changed_by", String(200), nullable=False),

@@ -40,7 +40,7 @@ def commit_intent(engine: Engine, claim: Claim, patience: Patience) -> Phase | N
     with engine.begin() as connection:
         if wait_if_frozen(connection, claim, patience):
             return None
-        policy = policies.current_policy(connection, row["organisation_id"])
+        policy = policies.current_policy(connection, row["store"], row["organisation_id"])
         decision = decide(Validity(row["validity"]), policy)
         phase = advance(Phase(row["phase"]), _NEXT[decision.action])
         if not leases.settle(

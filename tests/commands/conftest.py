@@ -102,7 +102,7 @@ class Shell:
             key = services.settings.fingerprint_ring[0]
             record_findings(connection, row, [Finding(found, lookup, path)], [key])
             incident_id: str = connection.execute(select(incidents.c.id)).scalar_one()
-        services.engine.dispose()
+        services.close()
         return incident_id
 
 

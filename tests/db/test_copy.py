@@ -40,7 +40,7 @@ from scanner.db.schema import (
     key_checks,
     metadata,
     organisations,
-    policies,
+    owners,
     scans,
 )
 from scanner.db.upgrade import is_current, upgrade_database
@@ -204,9 +204,7 @@ def test_life_goes_on_there(source: Engine, target: Engine) -> None:
         connection.execute(audit_events.update().values(actor="nobody"))
     with pytest.raises(DBAPIError, match="foreign key"), target.begin() as connection:
         connection.execute(
-            insert(policies).values(
-                organisation_id="none", version=1, auto_revoke=True, changed_by="", changed_at=1
-            )
+            insert(owners).values(id="nobody", organisation_id="none", name="Nobody")
         )
 
 

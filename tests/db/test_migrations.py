@@ -16,9 +16,19 @@ from sqlalchemy import Engine, delete, insert, inspect, literal_column, select, 
 from sqlalchemy.sql.expression import ColumnClause, TableClause
 
 from scanner.db import audit, upgrade
+from scanner.db import policies as db_policies
 from scanner.db.dialect import POSTGRESQL, SQLITE
 from scanner.db.engine import create_database_engine, reader
-from scanner.db.schema import audit_events, audit_queue, audit_seals, metadata, outbox, scans
+from scanner.db.schema import (
+    audit_events,
+    audit_queue,
+    audit_seals,
+    metadata,
+    outbox,
+    policies,
+    scans,
+)
+from scanner.db.tokens import BUILT_IN
 from scanner.db.upgrade import is_current, upgrade_database
 from scanner.errors import ConfigurationError
 from scanner.model import AuditAction
@@ -88,6 +98,11 @@ def value_of(column: Any, table: str) -> Any:
         return f"{table}.{column['name']}"[: column["type"].length]
     other = {"JSON": {"kept": True}, "BLOB": b"kept", "BYTEA": b"kept", "BOOLEAN": True}
     return other.get(kind, 7)
+
+
+def value_of_id(table: str) -> str:
+    """What `fill` has for the id of a row."""
+    return f"{table}.id"[:24]
 
 
 def fill(engine: Engine) -> dict[str, list[dict[str, Any]]]:
@@ -209,6 +224,22 @@ def test_work_from_before_the_retries_has_none(empty: Engine) -> None:
         for table in (scans, outbox):
             row = connection.execute(select(table)).one()
             assert (row.attempts, row.retries) == (7, 0)
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_policies_from_before_other_stores_are_the_built_in_ones(
+    empty: Engine, revision: str
+) -> None:
+    migrate(empty, revision)
+    fill(empty)
+    upgrade_database(empty)
+    with empty.begin() as connection:
+        row = connection.execute(select(policies)).one()
+        assert (row.store, row.organisation_id) == (BUILT_IN, value_of_id("organisations"))
+        # One of a service of its own needs no row of its own.
+        acme = db_policies.Organisation("acme", "https://acme.example/" + "o" * 40, "Acme")
+        db_policies.change(connection, acme, enabled=False, actor="ada")
+        assert not db_policies.current_policy(connection, acme.store, acme.id).auto_revoke
 
 
 def test_upgrading_twice_changes_nothing(engine: Engine) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, insert, select
 from scanner.db import policies
 from scanner.db.engine import reader
 from scanner.db.schema import audit_events, organisations
+from scanner.db.tokens import BUILT_IN
 from scanner.errors import FinalError
 from scanner.policy import Policy
 
@@ -26,8 +27,8 @@ def two_organisations(engine: Engine) -> None:
 
 def test_without_a_policy_leaked_tokens_are_revoked(engine: Engine) -> None:
     with reader(engine).connect() as connection:
-        assert policies.current_policy(connection, "org-1") == Policy(0, auto_revoke=True)
-        assert policies.current_policy(connection, "nobody") == Policy(0, auto_revoke=True)
+        assert policies.current_policy(connection, BUILT_IN, "org-1") == Policy(0, True)
+        assert policies.current_policy(connection, BUILT_IN, "nobody") == Policy(0, True)
 
 
 def test_each_change_is_a_version(engine: Engine) -> None:
@@ -35,8 +36,9 @@ def test_each_change_is_a_version(engine: Engine) -> None:
         for version, enabled in enumerate((False, True, True), 1):
             after = policies.set_auto_revoke(connection, "Acme", enabled=enabled, actor="ada")
             assert after == Policy(version, enabled)
-            assert policies.current_policy(connection, "org-2") == after
-        assert policies.current_policy(connection, "org-1") == Policy()
+            assert policies.current_policy(connection, BUILT_IN, "org-2") == after
+        assert policies.current_policy(connection, BUILT_IN, "org-1") == Policy()
+        assert policies.current_policy(connection, "acme", "org-2") == Policy()
 
 
 def test_a_change_is_audited_with_before_and_after(engine: Engine) -> None:
@@ -48,6 +50,7 @@ def test_a_change_is_audited_with_before_and_after(engine: Engine) -> None:
         "policy.changed", "ada", "org-2",
     )  # fmt: skip
     assert event.data == {
+        "store": BUILT_IN,
         "before": {"version": 0, "auto_revoke": True},
         "after": {"version": 1, "auto_revoke": False},
     }
@@ -79,10 +82,11 @@ def test_the_list_tells_what_is_in_force(engine: Engine) -> None:
         policies.set_auto_revoke(connection, "Contoso", enabled=False, actor="bob")
         default, changed = policies.list_policies(connection)
     assert default == {
-        "organisation": "Acme", "version": 0, "auto_revoke": True,
+        "store": BUILT_IN, "organisation": "Acme", "id": "org-2", "version": 0, "auto_revoke": True,
         "changed_by": "default", "changed_at": None,
     }  # fmt: skip
     assert changed.pop("changed_at").endswith("Z")
     assert changed == {
-        "organisation": "Contoso", "version": 2, "auto_revoke": False, "changed_by": "bob",
+        "store": BUILT_IN, "organisation": "Contoso", "id": "org-1", "version": 2,
+        "auto_revoke": False, "changed_by": "bob",
     }  # fmt: skip

@@ -17,7 +17,7 @@ from scanner.db.clock import now_ms
 from scanner.db.engine import create_database_engine, reader
 from scanner.db.leases import Patience
 from scanner.db.scans import PushRow, accept_push, repository_id
-from scanner.db.schema import audit_events, incidents, organisations, outbox
+from scanner.db.schema import audit_events, incidents, outbox
 from scanner.db.seals import Sealer
 from scanner.db.verdicts import Finding, record_findings
 from scanner.keyring import Key
@@ -99,16 +99,8 @@ class Desk:
 
     def set_policy(self, *, enabled: bool) -> int:
         with self.engine.begin() as connection:
-            known = connection.execute(
-                select(organisations.c.id).where(organisations.c.id == "Acme")
-            )
-            if known.scalar_one_or_none() is None:
-                connection.execute(
-                    organisations.insert().values(id="Acme", name="Acme", created_at=0)
-                )
-            return policies.set_auto_revoke(
-                connection, "Acme", enabled=enabled, actor="admin"
-            ).version
+            acme = policies.Organisation(self.store.name, "Acme", "Acme")
+            return policies.change(connection, acme, enabled=enabled, actor="admin").version
 
     def let_time_pass(self, table: Table = incidents) -> None:
         """What was put off is due, and the leases of workers that are gone have ended."""

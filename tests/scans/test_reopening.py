@@ -6,16 +6,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
-from scanner.db import leases
+from scanner.db import leases, policies
 from scanner.db.leases import Patience
 from scanner.db.schema import (
     audit_events,
     incidents,
-    organisations,
     outbox,
-    policies,
     sealed_candidates,
 )
 from scanner.model import Secret, Validity
@@ -134,27 +132,21 @@ def test_what_could_not_be_judged_and_proves_to_work_is_revoked(case: Case) -> N
     assert not case.works()
 
 
-def set_policy(world: World, version: int, *, enabled: bool) -> None:
+def set_policy(world: World, *, enabled: bool) -> None:
     with world.engine.begin() as connection:
-        if version == 1:
-            connection.execute(insert(organisations).values(id="Acme", name="Acme", created_at=0))
-        connection.execute(
-            insert(policies).values(
-                organisation_id="Acme", version=version, auto_revoke=enabled, changed_by="admin",
-                changed_at=0,
-            )
-        )  # fmt: skip
+        acme = policies.Organisation(world.store.name, "Acme", "Acme")
+        policies.change(connection, acme, enabled=enabled, actor="admin")
 
 
 def test_what_was_left_to_its_owner_is_revoked_once_the_policy_says_so(case: Case) -> None:
-    set_policy(case.world, 1, enabled=False)
+    set_policy(case.world, enabled=False)
     case.leak()
     case.respond()
     for _ in range(2):  # under the same policy nothing changes
         case.leak()
         case.respond()
         assert (case.phase, case.mails) == ("still_active", ["still_active"])
-    set_policy(case.world, 2, enabled=True)
+    set_policy(case.world, enabled=True)
     case.leak()
     case.respond()
     assert (case.phase, case.mails) == ("revoked", ["still_active", "revoked"])

@@ -127,6 +127,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("topic"),
     )
 
+    # Also for organisations of other stores, which have no row here.
+    op.execute("CREATE TABLE policies_before AS SELECT * FROM policies")
+    op.drop_table("policies")
+    op.create_table(
+        "policies",
+        sa.Column("store", sa.String(length=64), nullable=False, server_default="built-in"),
+        sa.Column("organisation_id", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("auto_revoke", sa.Boolean(), nullable=False),
+        sa.Column("changed_by", sa.String(length=200), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("store", "organisation_id", "version"),
+    )
+    op.execute(
+        "INSERT INTO policies (organisation_id, version, auto_revoke, changed_by, changed_at) "
+        "SELECT organisation_id, version, auto_revoke, changed_by, changed_at FROM policies_before"
+    )
+    op.drop_table("policies_before")
+
     where = sa.text("state = 'pending' AND attempts > 0")
     for table in ("scans", "incidents", "sealed_candidates", "outbox"):
         op.create_index(
