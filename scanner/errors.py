@@ -109,6 +109,10 @@ class FetchUnavailableError(FetchError, RetryableError):
     """The remote end failed or timed out; later may be better."""
 
 
+class FetchTooSlowError(FetchUnavailableError):
+    """The time for the fetch was over; less of the repository may come in time."""
+
+
 class FetchRefusedError(FetchError, FinalError):
     """The remote end has no such repository or object, or a guard forbids the connection."""
 
@@ -117,7 +121,12 @@ class FetchTooLargeError(FetchRefusedError):
     """The answer is larger than the bound; nothing of it was used."""
 
 
-class ObjectNotFoundError(FetchRefusedError):
+class NotServedError(FetchRefusedError):
+    """The repository's host says that there is no such thing, or not for everybody. Soon after a
+    push that may pass: a webhook can be quicker than the host's own replicas."""
+
+
+class ObjectNotFoundError(NotServedError):
     """The repository does not serve one of the wanted objects."""
 
 
@@ -127,6 +136,10 @@ class MalformedPackError(FetchError, FinalError):
 
 class InspectionError(RetryableError):
     """The child process that reads packs died or overran its time; its input may be to blame."""
+
+
+class InspectionTooLargeError(InspectionError):
+    """The pack needs more time or memory than its reader may have; a smaller one may do."""
 
 
 class OutOfTimeError(RetryableError):

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from scanner.errors import InspectionError, MalformedPackError
+from scanner.errors import InspectionError, InspectionTooLargeError, MalformedPackError
 from scanner.git.faults import Fault
 from scanner.git.pack import Bounds
 from scanner.git.wire import (
@@ -90,7 +90,8 @@ class SandboxInspector:
         """Return every candidate of the pack with its places. `known` is asked here, not by the
         child, and what it takes is no time of the child's.
 
-        Errors: `MalformedPackError`; `InspectionError` when the child died or overran its time.
+        Errors: `MalformedPackError`; `InspectionTooLargeError` when it overran its time or memory;
+        `InspectionError` when the child died.
         """
         if pack.size == 0:
             return Inspection(partial=pack.partial)
@@ -150,7 +151,7 @@ class SandboxInspector:
                 send(channel, [index for index, one in enumerate(asked) if one in found])
         except TimeoutError:
             self._stop()
-            raise InspectionError(
+            raise InspectionTooLargeError(
                 f"Reading the pack took longer than {self._timeout:g} seconds."
             ) from None
         except (OSError, EOFError, ValueError):
@@ -165,7 +166,7 @@ class SandboxInspector:
             raise MalformedPackError(Fault[answer["malformed"]])
         if "out_of_memory" in answer:
             self._stop()
-            raise InspectionError("The pack needs more memory than its reader may have.")
+            raise InspectionTooLargeError("The pack needs more memory than its reader may have.")
         # What a pack says of itself is ours to read: no child has seen more objects than that.
         count = int.from_bytes(os.pread(pack.file.fileno(), 4, 8), "big")
         return self._loader.load(answer["inspection"], count)

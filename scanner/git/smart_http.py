@@ -19,7 +19,9 @@ from scanner.errors import (
     ConnectForbiddenError,
     FetchRefusedError,
     FetchTooLargeError,
+    FetchTooSlowError,
     FetchUnavailableError,
+    NotServedError,
 )
 from scanner.git.protocol import PackAnswer, RefsAnswer, fetch_request, refs_request
 from scanner.guard import ConnectGuard
@@ -68,7 +70,7 @@ class SmartHttpFetcher:
         """Fetch the plan's objects; the pack is gone after the block.
 
         A pack cut off by a bound is of no use, so every bound is an error: `FetchTooLargeError` for
-        bytes, `FetchUnavailableError` for time.
+        bytes, `FetchTooSlowError` for time.
         """
         body = fetch_request(plan.wants, plan.haves, plan.depth)
         with _AnonymousFile(self._max_bytes, self._memory_bytes) as spool:
@@ -111,7 +113,7 @@ class SmartHttpFetcher:
                         target = _same_host(target, response.headers.get("location", ""))
                 raise FetchRefusedError("The repository's host redirects without end.")
         except TimeoutError:
-            raise FetchUnavailableError(
+            raise FetchTooSlowError(
                 f"The fetch took longer than {self._timeout:g} seconds."
             ) from None
         except ConnectForbiddenError as error:
@@ -128,14 +130,21 @@ class SmartHttpFetcher:
 
 def _check(response: httpx2.Response) -> None:
     status = response.status_code
+    if status == 403 and _is_rate_limit(response.headers):
+        raise FetchUnavailableError("The repository's host limits how often it is asked.")
     if status in _REFUSED:
-        raise FetchRefusedError(f"The repository does not exist or is not public (HTTP {status}).")
+        raise NotServedError(f"The repository does not exist or is not public (HTTP {status}).")
     if status == 429 or status >= 500:
         raise FetchUnavailableError(f"The repository's host answered HTTP {status}.")
     if status != 200:
         raise FetchRefusedError(f"The repository's host refused the request (HTTP {status}).")
     if response.headers.get("content-type") != _RESULT or "content-encoding" in response.headers:
         raise FetchUnavailableError("The server does not speak git's protocol.")
+
+
+def _is_rate_limit(headers: httpx2.Headers) -> bool:
+    """Hosts say so with 403, too (GitHub's REST API best practices)."""
+    return "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
 
 
 def _same_host(origin: str, location: str) -> str:

@@ -6,12 +6,17 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, TypeVar
 
 from scanner.db.clock import ServerClock
-from scanner.errors import FetchTooLargeError, ObjectNotFoundError
+from scanner.errors import (
+    FetchTooLargeError,
+    FetchTooSlowError,
+    InspectionTooLargeError,
+    ObjectNotFoundError,
+)
 from scanner.metrics import SCAN_SECONDS
 from scanner.model import FetchPlan, Inspection
 from scanner.ports import Fetcher, Inspector, KnownBlobs, Pack
@@ -22,7 +27,12 @@ T = TypeVar("T")
 ORPHANS_GONE = "orphaned-commits-gone: 1"  # nobody can fetch them any more, we included
 _ORPHANS_TOO_LARGE = "orphaned-commits-too-large: 1"
 _TOO_LARGE = "history-too-large: 1"  # only the newest commits were read
-_SHALLOW = 50  # commits, when the whole is too large
+_TOO_SLOW = "history-too-slow: 1"  # the same, for it would not come, or be read, in time
+_SHALLOW = 50  # commits, when the whole is too much
+_FETCHES = 16  # at once: each may hold a pack in memory until it is its turn to be read
+
+# What less of the repository may mend.
+_TOO_MUCH = (FetchTooLargeError, FetchTooSlowError, InspectionTooLargeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +54,43 @@ class Reader:
     inspector: Inspector
     clock: ServerClock
     turn: ThreadPoolExecutor  # of one thread: packs wait here, where they can still be given back
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_FETCHES))
 
     async def read(self, request: Request, known: KnownBlobs) -> Reading:
         """Fetch and match. Errors: `FetchError`, `InspectionError`, `MalformedPackError`."""
         plan = FetchPlan(request.url, request.wants, request.known)
         notes: tuple[str, ...] = ()
-        if request.orphans:
-            wants = (*request.wants, *request.orphans)
-            try:
-                return await self._fetch(replace(plan, wants=wants), known)
-            except ObjectNotFoundError:
-                notes = (ORPHANS_GONE,)
-            except FetchTooLargeError:
-                notes = (_ORPHANS_TOO_LARGE,)
         try:
-            return _noted(await self._fetch(plan, known), *notes)
-        except FetchTooLargeError:
+            if request.orphans:
+                wants = (*request.wants, *request.orphans)
+                try:
+                    return await self._fetch(replace(plan, wants=wants), known)
+                except ObjectNotFoundError:
+                    notes = (ORPHANS_GONE,)
+                except FetchTooLargeError:
+                    notes = (_ORPHANS_TOO_LARGE,)
+            return noted(await self._fetch(plan, known), *notes)
+        except _TOO_MUCH as error:
             # We lack too much of this repository. What was pushed must not wait for the rest; no
             # head is claimed as scanned (law 7), the scan says what it left out (law 6).
+            why = _TOO_LARGE if isinstance(error, FetchTooLargeError) else _TOO_SLOW
+            if request.orphans and not notes:
+                notes = (_ORPHANS_TOO_LARGE,)
             found = await self._fetch(replace(plan, depth=_SHALLOW), known)
-            return replace(_noted(found, *notes, _TOO_LARGE), is_whole=False)
+            return replace(noted(found, *notes, why), is_whole=False)
 
     async def _fetch(self, plan: FetchPlan, known: KnownBlobs) -> Reading:
         wanted = tuple(want for want in plan.wants if want not in plan.haves)
         if not wanted:
             now = self.clock.now()
             return Reading(Inspection(), 0, now, now)
-        began = perf_counter()
-        async with self.fetcher.fetch(replace(plan, wants=wanted)) as pack:
-            SCAN_SECONDS.note(perf_counter() - began, stage="fetch")
-            fetched_at = self.clock.now()
-            inspection = await self._inspect(pack, len(wanted[0]) // 2, known)
-            return Reading(inspection, pack.size, fetched_at, self.clock.now())
+        async with self.room:
+            began = perf_counter()
+            async with self.fetcher.fetch(replace(plan, wants=wanted)) as pack:
+                SCAN_SECONDS.note(perf_counter() - began, stage="fetch")
+                fetched_at = self.clock.now()
+                inspection = await self._inspect(pack, len(wanted[0]) // 2, known)
+                return Reading(inspection, pack.size, fetched_at, self.clock.now())
 
     async def _inspect(self, pack: Pack, hash_size: int, known: KnownBlobs) -> Inspection:
         turn = self.turn.submit(copy_context().run, self._match, pack, hash_size, known)
@@ -108,7 +123,8 @@ async def _ended(calling: asyncio.Future[T]) -> None:
         calling.exception()  # or asyncio complains that nobody looked
 
 
-def _noted(reading: Reading, *reasons: str) -> Reading:
+def noted(reading: Reading, *reasons: str) -> Reading:
+    """The same, with what it lacks and why."""
     if not reasons:
         return reading
     inspection = reading.inspection

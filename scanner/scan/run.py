@@ -8,11 +8,14 @@ verdict's transaction: the repository may be gone when it can (recheck.py).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -27,18 +30,21 @@ from scanner.db.schema import scans as scans_table
 from scanner.db.seals import Sealer
 from scanner.db.work import taken
 from scanner.deadline import Deadline
-from scanner.errors import LeaseLostError, LedgerFalseError, OutOfTimeError
+from scanner.errors import FinalError, LeaseLostError, LedgerFalseError, OutOfTimeError
 from scanner.judge import Judge
 from scanner.matcher.engine import Matcher
 from scanner.metrics import SCAN_SECONDS
 from scanner.ports import BlobLedger, Fetcher, Inspector
 from scanner.recall import SAMPLE, Recall
-from scanner.scan.reading import Reader, in_thread
+from scanner.scan.reading import Reader, in_thread, noted
 from scanner.scan.request import make_request, spoken
 from scanner.scan.verdict import Recorder, Verdict, end_parked
 
+log = logging.getLogger(__name__)
+
 _BATCH = 64
 _LOOK_SECONDS = 0.2
+_NAMES_GONE = "sealed-names-gone: 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +84,25 @@ class Scanner:
                 asyncio.run(self._run(work.claims, deadline or Deadline(), on_leak))
         return work.found
 
+    @property
+    def scope(self) -> str:
+        """What heads are remembered under: what was looked for, and who was asked. Another store
+        may know tokens that this one does not."""
+        parts = f"{self.matcher.digest}\0{self.judge.store.name}"
+        return hashlib.sha256(parts.encode()).hexdigest()
+
     async def _run(
         self, claims: Sequence[Claim], deadline: Deadline, on_leak: Callable[[], None] | None
     ) -> None:
-        ruleset = self.matcher.digest
-        recorder = Recorder(self.engine, self.judge, self.ledger, self.patience, ruleset)
+        scope = self.scope
+        recorder = Recorder(
+            self.engine, self.judge, self.ledger, self.patience, self.matcher.digest, scope
+        )
         try:
             with reader(self.engine).connect() as connection:
                 clock = ServerClock(connection)
                 wanted = {claim.row["repository_id"] for claim in claims}
-                known = scans.known_repositories(connection, wanted, ruleset)
+                known = scans.known_repositories(connection, wanted, scope)
         except DATABASE_AWAY as error:  # for a moment, perhaps: nobody is to blame
             for claim in claims:
                 recorder.give_back(claim, error)
@@ -170,11 +185,22 @@ class _Batch:
             with suppress(asyncio.CancelledError):  # the scan itself is done
                 await in_thread(services.ledger.publish, services.matcher.digest, bare)
 
+    def _names(self, row: Mapping[str, Any]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """The names that were sealed, and what is lacking: their key may be gone after its time,
+        and what was pushed is read all the same."""
+        if not row["sealed"]:
+            return {}, ()
+        try:
+            return self.services.sealer.open(row["body_digest"], row["sealed"]), ()
+        except FinalError as error:
+            log.warning("scan %s: a name that held a token is gone: %s", row["id"], error)
+            return {}, (_NAMES_GONE,)
+
     async def _read(self, claim: Claim) -> Verdict:
         """Fetch and match; what is returned was not judged yet."""
         row, began, services = claim.row, perf_counter(), self.services
         repository, matcher = self.known[row["repository_id"]], services.matcher
-        raw = services.sealer.open(row["body_digest"], row["sealed"]) if row["sealed"] else {}
+        raw, lacks = self._names(row)
         url = f"{repository.host}/{raw.get('repository', repository.name)}.git"
         request = await make_request(services.fetcher, row, raw, url, repository.heads)
         recall = Recall(services.ledger, matcher.digest, sample=services.sample)
@@ -188,5 +214,6 @@ class _Batch:
             inspection = reading.inspection
             inspection = replace(inspection, found=(*inspection.found, *found))
             reading = replace(reading, inspection=inspection)
+        reading = noted(reading, *lacks)
         heads = request.heads if reading.is_whole else ()
         return Verdict(claim, repository.name, reading, heads, began)

@@ -23,7 +23,14 @@ from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans as scans_table
-from scanner.errors import FinalError, InspectionError, LeaseLostError, PatrolError, name_of
+from scanner.errors import (
+    FinalError,
+    InspectionError,
+    LeaseLostError,
+    NotServedError,
+    PatrolError,
+    name_of,
+)
 from scanner.judge import Judge, Judged
 from scanner.model import AuditAction
 from scanner.ports import BlobLedger
@@ -32,6 +39,7 @@ from scanner.scan.reading import ORPHANS_GONE, Reading
 log = logging.getLogger(__name__)
 
 NOTHING = Judged(())
+_NOT_SERVED_RETRIES = 11  # in about an hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +84,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Writes verdicts under one ruleset (its digest)."""
+    """Writes verdicts: files are remembered under the `ruleset` they were matched with, heads under
+    the `scope` of what was looked for and who was asked."""
 
     engine: Engine
     judge: Judge
     ledger: BlobLedger
     patience: Patience
     ruleset: str
+    scope: str
 
     def record(self, verdict: Verdict) -> bool:
         """Commit a verdict by itself; returns whether a leak was met. Errors: `LeaseLostError`."""
@@ -91,7 +101,7 @@ class Recorder:
             proved_at = now_ms(connection)
             met = self.judge.record(connection, claim.row, verdict.judged)
             heads = [(claim.row["repository_id"], head) for head in verdict.complete_heads]
-            scans.remember_heads(connection, self.ruleset, heads)
+            scans.remember_heads(connection, self.scope, heads)
             self.ledger.remember(connection, self.ruleset, verdict.reading.inspection.bare)
             if not leases.finish(connection, scans_table, claim, **verdict.values(proved_at)):
                 raise LeaseLostError("The scan belongs to another worker now.")
@@ -130,7 +140,7 @@ class Recorder:
                 for one in ours
                 for head in one.complete_heads
             ]
-            scans.remember_heads(connection, self.ruleset, heads)
+            scans.remember_heads(connection, self.scope, heads)
             holding.finish_held(
                 connection,
                 scans_table,
@@ -160,7 +170,7 @@ class Recorder:
 
     def give_back(self, claim: Claim, error: Exception) -> None:
         """Put a scan off for another try, or park it, for what `error` says."""
-        final = isinstance(error, FinalError)
+        final = isinstance(error, FinalError) and not _may_pass(claim, error)
         said = str(error) if isinstance(error, PatrolError) else name_of(error)
         with correlated(claim.id):
             log.warning("scan %s: %s (%s)", claim.id, said, "final" if final else "will retry")
@@ -182,6 +192,11 @@ class Recorder:
                 end_parked(connection, {**claim.row, "error": said})
         if state != leases.PARKED:
             outcomes.count(claim.row, "lost" if state is None else "retried")
+
+
+def _may_pass(claim: Claim, error: Exception) -> bool:
+    """True soon after a push whose repository or commit is not there: it may be soon."""
+    return isinstance(error, NotServedError) and claim.retries < _NOT_SERVED_RETRIES
 
 
 def end_parked(connection: Connection, row: Mapping[str, Any]) -> None:

@@ -18,8 +18,6 @@ from sqlalchemy import select, update
 from scanner.db.schema import heartbeats, incidents, outbox, scans
 from tests.servers.redis import RedisServer
 
-pytestmark = pytest.mark.long
-
 ZEROS = "0" * 40
 
 

@@ -27,8 +27,6 @@ from tests.servers.guardian import family
 from tests.servers.present import needs
 from tests.servers.process import free_port
 
-pytestmark = pytest.mark.long
-
 ROOT = Path(__file__).parents[2]
 PATROL = [sys.executable, "-m", "scanner.cli"]
 ASK = "import os; print(open(os.environ['PATROL_DATABASE_URL_FILE']).read()); input()"

@@ -24,8 +24,6 @@ from tests.e2e.gate import Gate
 from tests.servers.guardian import family
 from tests.servers.redis import RedisServer
 
-pytestmark = pytest.mark.long
-
 ZEROS = "0" * 40
 
 

@@ -19,6 +19,7 @@ from scanner.errors import (
     FetchRefusedError,
     FetchTooLargeError,
     FetchUnavailableError,
+    NotServedError,
     ObjectNotFoundError,
 )
 from scanner.git.pack import Bounds, PackReader
@@ -156,9 +157,11 @@ def test_a_server_that_drips_meets_the_total_time() -> None:
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (b"401 Unauthorized", FetchRefusedError),
-        (b"403 Forbidden", FetchRefusedError),
-        (b"404 Not Found", FetchRefusedError),
+        (b"401 Unauthorized", NotServedError),
+        (b"403 Forbidden", NotServedError),
+        (b"403 Slow down\r\nRetry-After: 60", FetchUnavailableError),
+        (b"403 Slow down\r\nX-RateLimit-Remaining: 0", FetchUnavailableError),
+        (b"404 Not Found", NotServedError),
         (b"429 Too Many Requests", FetchUnavailableError),
         (b"500 Oops", FetchUnavailableError),
         (b"503 Busy", FetchUnavailableError),

@@ -26,8 +26,6 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.present import needs
 from tests.servers.process import Server
 
-pytestmark = pytest.mark.long
-
 _PATIENCE = 60.0
 
 

@@ -3,13 +3,10 @@ the whole list."""
 
 from __future__ import annotations
 
-import pytest
 from sqlalchemy import select
 
 from scanner.db.schema import audit_events, incidents, scans
 from tests.reliability.installation import Installation, Workers, new_name
-
-pytestmark = pytest.mark.long
 
 ONCE = range(1, 2)
 

@@ -13,8 +13,6 @@ import pytest
 
 from tests.reliability.installation import Flow, Installation, Workers, new_name
 
-pytestmark = pytest.mark.long
-
 FLOWS: tuple[Flow, ...] = ("revoked", "away", "kept", "watched", "by_secret")
 ONCE, TWICE = range(1, 2), range(2, 3)
 

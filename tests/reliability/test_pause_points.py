@@ -3,11 +3,7 @@ nothing. That is what fencing numbers are for."""
 
 from __future__ import annotations
 
-import pytest
-
 from tests.reliability.installation import Installation, Workers, new_name
-
-pytestmark = pytest.mark.long
 
 ONCE, ONCE_OR_TWICE = range(1, 2), range(1, 3)
 

@@ -5,16 +5,37 @@ from __future__ import annotations
 import secrets
 import socket
 from dataclasses import replace
+from typing import Any
 
+import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import select
 
 from scanner.db import leases
 from scanner.db.schema import incidents, scanned_heads, scans, sightings
+from scanner.db.seals import Sealer
+from scanner.errors import (
+    FetchTooSlowError,
+    InspectionTooLargeError,
+    NotServedError,
+    ObjectNotFoundError,
+)
+from scanner.git.inline import InlineInspector
 from scanner.guard import ConnectGuard
+from scanner.keyring import Key
 from scanner.matcher.engine import Matcher
-from scanner.model import Secret
+from scanner.model import FetchPlan, Inspection, Secret
 from scanner.patterns.generate import generate
-from tests.scans.world import OURS, ZEROS, DyingInspector, ShyFetcher, SurprisingInspector, World
+from scanner.ports import Pack
+from tests.scans.world import (
+    OURS,
+    ZEROS,
+    AskedStore,
+    DyingInspector,
+    ShyFetcher,
+    SurprisingInspector,
+    World,
+)
 
 
 def test_a_strangers_secret_does_not_travel(world: World, repository, ours) -> None:
@@ -110,6 +131,131 @@ def test_a_history_over_the_bound_is_read_shallowly(
     assert [plan.depth for plan in small.plans] == [None, 50]
     assert all(plan.haves == () for plan in small.plans)
     assert world.rows(scanned_heads) == []
+    assert len(world.rows(incidents)) == 1
+
+
+class SlowWhole(ShyFetcher):
+    """A host that cannot send a whole history in time."""
+
+    def fetch(self, plan: FetchPlan) -> Any:
+        fetching = super().fetch(plan)
+        if plan.depth is None:
+            raise FetchTooSlowError("The fetch took longer than 120 seconds.")
+        return fetching
+
+
+class SlowReader(InlineInspector):
+    """Has no time for more than a few objects."""
+
+    def inspect(self, pack: Pack, *arguments: Any) -> Inspection:
+        inspection = super().inspect(pack, *arguments)
+        if inspection.objects > 170:
+            raise InspectionTooLargeError("Reading the pack took longer than 60 seconds.")
+        return inspection
+
+
+@pytest.mark.parametrize("slow", ["to come", "to read"])
+def test_a_history_that_is_too_slow_is_read_shallowly(
+    world: World, repository, ours, git_server, slow: str
+) -> None:
+    """At once: every later push would lack as much."""
+    for number in range(60):
+        repository.commit({"big": str(number)})
+    token = ours()
+    head = repository.commit({"k": token})
+    repository.push()
+    world.push("acme/app", ZEROS, head)
+    fetcher = ShyFetcher(ConnectGuard([git_server.address]))
+    scanner = replace(world.scanner, fetcher=fetcher)
+    if slow == "to come":
+        fetcher = SlowWhole(ConnectGuard([git_server.address]))
+        scanner = replace(world.scanner, fetcher=fetcher)
+    else:
+        scanner = replace(scanner, inspector=SlowReader(world.scanner.matcher))
+    scanner.run_batch()
+    (scan,) = world.rows(scans)
+    assert (scan["state"], scan["partial"]) == ("partial", ["history-too-slow: 1"])
+    assert [plan.depth for plan in fetcher.plans] == [None, 50]
+    assert len(world.rows(incidents)) == 1
+    assert world.rows(scanned_heads) == []
+
+
+class QuickWebhook(ShyFetcher):
+    """A host whose replicas do not know of a push for a while."""
+
+    def __init__(self, *arguments: Any, errors: list[Exception]) -> None:
+        super().__init__(*arguments)
+        self.errors = errors
+
+    def fetch(self, plan: FetchPlan) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().fetch(plan)
+
+
+def test_a_push_that_the_host_does_not_serve_yet_is_asked_for_again(
+    world: World, repository, ours, git_server
+) -> None:
+    token = ours()
+    head = repository.commit({"k": token})
+    repository.push()
+    world.push("acme/app", ZEROS, head)
+    errors = [ObjectNotFoundError("not our ref"), NotServedError("HTTP 404")]
+    fetcher = QuickWebhook(ConnectGuard([git_server.address]), errors=errors)
+    patient = replace(world.scanner.patience, max_retries=84)
+    scanner = replace(world.scanner, fetcher=fetcher, patience=patient)
+    for _ in range(3):
+        scanner.run_batch()
+        world.pass_time()
+    assert [row["state"] for row in world.rows(scans)] == ["done"]
+    assert len(world.rows(incidents)) == 1
+
+
+def test_a_repository_that_is_gone_is_parked_within_hours(world: World, git_server) -> None:
+    world.push("acme/never", ZEROS, "a" * 40)
+    patient = replace(world.scanner.patience, max_retries=84)
+    scanner = replace(world.scanner, patience=patient)
+    rounds = 0
+    while world.rows(scans)[0]["state"] == "pending":
+        scanner.run_batch()
+        world.pass_time()
+        rounds += 1
+    assert rounds == 12
+    assert [row["state"] for row in world.rows(scans)] == ["parked"]
+
+
+def test_another_store_is_asked_about_what_the_first_did_not_know(
+    world: World, repository, git_server
+) -> None:
+    secret = generate(OURS)
+    first = repository.commit({"k": secret.reveal().decode()})
+    repository.push()
+    world.push("acme/app", ZEROS, first)
+    world.scanner.run_batch()
+    assert world.rows(incidents) == []
+    other = AskedStore()
+    other.name = "another"
+    other.issue(secret)
+    second = repository.commit({"clean": "nothing"})
+    repository.push()
+    world.push("acme/app", first, second)
+    judge = replace(world.scanner.judge, store=other)
+    replace(world.scanner, judge=judge).run_batch()
+    assert [row["store"] for row in world.rows(incidents)] == ["another"]
+
+
+def test_a_push_is_read_though_the_key_of_its_name_is_gone(
+    world: World, repository, ours, git_server
+) -> None:
+    """The name held a token, and nobody did the work before the day's key was destroyed."""
+    named, token = ours(), ours()
+    head = repository.commit({"k": token})
+    repository.push()
+    world.push("acme/app", ZEROS, head, ref=f"refs/heads/{named}")
+    later = Sealer([Key("s2", Fernet.generate_key())])
+    replace(world.scanner, sealer=later).run_batch()
+    (scan,) = world.rows(scans)
+    assert (scan["state"], scan["partial"]) == ("partial", ["sealed-names-gone: 1"])
     assert len(world.rows(incidents)) == 1
 
 

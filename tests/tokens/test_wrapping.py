@@ -26,8 +26,6 @@ from scanner.stores.digests import Peppers
 from scanner.stores.sql import SqlTokenStore
 from scanner.stores.wrapping import wrap_digests
 
-pytestmark = pytest.mark.long
-
 ROOT = Path(__file__).parents[2]
 K1, K2, K3, ACME = (Key(name, name.encode() * 20) for name in ("k1", "k2", "k3", "acme"))
 
