@@ -1,5 +1,5 @@
 """Alarms that a fault would raise a thousand times: the first goes out at once, the next after an
-hour, and says how many there are by then.
+hour, and says how many there are by then. Of what lasts there is a reminder once a day.
 
 What is counted is read when the mail is sent, not when the alarm was raised: an operator who reads
 it should see what there is to do.
@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Table, case, func, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, or_, select
 
 from scanner.db.clock import now_in
 from scanner.db.dialect import upsert
-from scanner.db.leases import PARKED, PENDING
+from scanner.db.leases import PARKED, PENDING, RUNNING
 from scanner.db.outbox import alarm
 from scanner.db.schema import alarm_turns, incidents, outbox, scans, sealed_candidates
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 _RETRY = "Mend the cause (patrol doctor shows it), then run: patrol doctor --retry"
 
 
@@ -37,50 +38,59 @@ class Topic(StrEnum):
 @dataclass(frozen=True, slots=True)
 class _About:
     table: Table
-    state: str
+    states: tuple[str, ...]
     one: str  # "1 scan is parked"
     many: str  # "{} scans are parked"
     what_to_do: str
-    least_retries: int = 0  # of what is counted
+    only: ColumnElement[bool] | None = None  # of what is counted
 
 
 HELD_UP_RETRIES = 5  # about half a minute of trying
-_REMIND_EVERY = 24  # tries, which are an hour apart by then
+_WAITS = (PENDING, RUNNING)  # being tried just now is no end
 
 _ABOUT = {
     Topic.PARKED_SCANS: _About(
-        scans, PARKED, "A scan has stopped", "{} scans have stopped", _RETRY
+        scans, (PARKED,), "A scan has stopped", "{} scans have stopped", _RETRY
     ),
     Topic.PARKED_RESPONSES: _About(
-        incidents, PARKED, "The response to a leaked token has stopped",
+        incidents, (PARKED,), "The response to a leaked token has stopped",
         "The responses to {} leaked tokens have stopped", _RETRY,
     ),
     Topic.PARKED_TOKENS: _About(
-        sealed_candidates, PARKED, "A leaked token waits for its proof, and the asking has stopped",
+        sealed_candidates, (PARKED,),
+        "A leaked token waits for its proof, and the asking has stopped",
         "{} leaked tokens wait for their proof, and the asking has stopped", _RETRY,
     ),
     Topic.REFUSED_MAILS: _About(
-        outbox, PARKED, "A mail was refused for good", "{} mails were refused for good",
+        outbox, (PARKED,), "A mail was refused for good", "{} mails were refused for good",
         "See patrol leaks list; tell their owners in another way, or mend the addresses and run: "
         "patrol doctor --retry",
     ),
     Topic.HELD_UP: _About(
-        incidents, PENDING, "A leaked token is not revoked yet",
+        incidents, _WAITS, "A leaked token is not revoked yet",
         "{} leaked tokens are not revoked yet",
-        "Look at the token store (patrol doctor); each is tried again within the hour.",
-        least_retries=HELD_UP_RETRIES,
+        "Look at the token store: patrol doctor says what is wrong, and how a frozen one is "
+        "released. Each token is tried again every minute.",
+        incidents.c.retries >= HELD_UP_RETRIES,
     ),
 }  # fmt: skip
 
 
 def raise_alarm(
-    connection: Connection, topic: Topic, example: str, incident_id: str | None = None
+    connection: Connection,
+    topic: Topic,
+    example: str,
+    incident_id: str | None = None,
+    *,
+    since: int | None = None,
 ) -> None:
     """Tell the operator, in the caller's transaction, unless a mail that waits will.
 
-    `example` is a sentence about the row at hand; `incident_id` is its incident.
+    `example` is a sentence about the row at hand; `incident_id` is its incident. `since`: when this
+    was to be told for the first time, in the database's milliseconds. If a mail of the topic has
+    gone out since, this only reminds of it, and goes out when that mail is a day old.
     """
-    due = _turn(connection, topic)
+    due = _turn(connection, topic, since)
     if due is None:
         return
     alarm(
@@ -93,11 +103,6 @@ def raise_alarm(
         topic=topic.value,
         available_at=due,
     )
-
-
-def must_remind(retries: int) -> bool:
-    """True of the number of tries after which a response counts as held up, and then once a day."""
-    return retries >= HELD_UP_RETRIES and (retries - HELD_UP_RETRIES) % _REMIND_EVERY == 0
 
 
 def as_of_now(
@@ -117,17 +122,21 @@ def as_of_now(
     return {**context, "title": title, "explanation": said}
 
 
-def _turn(connection: Connection, topic: Topic) -> int | None:
-    """When the next mail of this topic is due: now, or an hour after the last; None: one waits."""
+def _turn(connection: Connection, topic: Topic, since: int | None) -> int | None:
+    """When the next mail of this topic is due: now, or an hour after the last; None: one waits, or
+    the last is reminder enough."""
     now = now_in(connection)
     last = alarm_turns.c.due_at
+    is_due = last <= now
+    if since is not None:
+        is_due &= or_(last < since, last <= now - DAY_MS)
     statement = (
         upsert(connection, alarm_turns)
         .values(topic=topic.value, due_at=now)
         .on_conflict_do_update(
             index_elements=["topic"],
             set_={"due_at": case((last + HOUR_MS <= now, now), else_=last + HOUR_MS)},
-            where=last <= now,
+            where=is_due,
         )
         .returning(last)
     )
@@ -137,9 +146,9 @@ def _turn(connection: Connection, topic: Topic) -> int | None:
 
 def _counted(about: _About) -> Any:
     table = about.table
-    query = select(func.count()).select_from(table).where(table.c.state == about.state)
-    if about.least_retries:
-        query = query.where(table.c.retries >= about.least_retries)
+    query = select(func.count()).select_from(table).where(table.c.state.in_(about.states))
+    if about.only is not None:
+        query = query.where(about.only)
     if table is outbox:  # an alarm that was refused cannot be told of by another
         query = query.where(table.c.kind != "alarm")
     return query

@@ -12,6 +12,7 @@ from scanner.incident import Phase, advance
 from scanner.model import AuditAction, Validity
 from scanner.policy import Action, decide
 from scanner.respond.tell import enqueue_leak_notice
+from scanner.respond.waiting import give_back
 
 _NEXT = {
     Action.REVOKE: Phase.REVOKING,
@@ -30,7 +31,7 @@ def wait_if_frozen(connection: Connection, claim: Claim, patience: Patience) -> 
     back until a person releases the store. False: it is not frozen."""
     if not freezes.is_frozen(connection, claim.row["store"]):
         return False
-    leases.release(connection, table, claim, "the store is frozen", patience)
+    give_back(connection, claim, "the store is frozen", patience)
     return True
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from scanner.correlation import correlated
-from scanner.db import alarms, leases, parking, sealed
+from scanner.db import leases, parking, sealed
 from scanner.db.alarms import Topic
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
@@ -26,6 +26,7 @@ from scanner.ports import TokenStore
 from scanner.prove import question
 from scanner.respond.decide import commit_intent, wait_if_frozen
 from scanner.respond.record import record_outcome
+from scanner.respond.waiting import give_back
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +113,7 @@ class Responder:
     def _give_back(self, claim: Claim, said: str) -> None:
         log.warning("incident %s: %s", claim.id, said)
         with self.engine.begin() as connection:
-            state = leases.release(connection, incidents, claim, said, self.patience)
-            # It is never given up; but nobody must take it for done.
-            if state == leases.PENDING and alarms.must_remind(claim.retries + 1):
-                example = f"Incident {claim.id}: {said}"
-                alarms.raise_alarm(connection, Topic.HELD_UP, example, claim.id)
+            give_back(connection, claim, said, self.patience)
         REVOCATIONS.add(outcome="retried")
 
     def _park(self, claim: Claim, said: str) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine, select, update
 
 from notifier.notice import Notice
 from scanner.db import alarms
-from scanner.db.alarms import HOUR_MS, Topic
+from scanner.db.alarms import DAY_MS, HOUR_MS, Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.schema import alarm_turns, outbox
@@ -91,8 +90,32 @@ def test_processes_that_meet_the_same_fault_raise_one_alarm(
     assert second["available_at"] == first["available_at"] + HOUR_MS
 
 
-@pytest.mark.parametrize(
-    ("retries", "told"), [(1, False), (4, False), (5, True), (6, False), (28, False), (29, True)]
-)
-def test_what_is_held_up_is_told_after_some_tries_and_once_a_day(retries: int, told: bool) -> None:
-    assert alarms.must_remind(retries) is told
+def test_of_what_lasts_there_is_a_reminder_once_a_day(engine: Engine) -> None:
+    began = now(engine)
+
+    def remind(since: int = began) -> None:
+        with engine.begin() as connection:
+            alarms.raise_alarm(connection, Topic.HELD_UP, "x", since=since)
+
+    remind()
+    for _ in range(23):  # nobody told of it before; then it was told
+        remind(now(engine) - DAY_MS)
+        assert len(mails(engine)) == 1
+        pass_time(engine, HOUR_MS)
+    pass_time(engine, HOUR_MS + 1_000)
+    remind(now(engine) - 2 * DAY_MS)
+    remind(now(engine) - 2 * DAY_MS)
+    first, second = mails(engine)
+    assert second["available_at"] <= now(engine)
+    assert first["id"] != second["id"]
+
+
+def test_what_is_new_does_not_wait_for_the_day(engine: Engine) -> None:
+    with engine.begin() as connection:
+        alarms.raise_alarm(connection, Topic.HELD_UP, "x", since=now_ms(connection))
+    pass_time(engine, HOUR_MS + 1_000)
+    began = now(engine)
+    with engine.begin() as connection:
+        alarms.raise_alarm(connection, Topic.HELD_UP, "y", since=began)
+    _, second = mails(engine)
+    assert began <= second["available_at"] <= now(engine)
