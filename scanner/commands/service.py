@@ -19,6 +19,7 @@ from scanner.rounds import seal_all
 from scanner.tasks import register
 from scanner.web.app import create_app
 from scanner.web.scrape import serve_alone
+from scanner.web.serving import server_config
 from scanner.worker import CeleryWaker, make_app
 
 
@@ -67,8 +68,7 @@ def web() -> None:
     check_port_free(settings.host, settings.port, "PATROL_PORT")
     start_counting("web", settings)
     app = create_app(built, CeleryWaker(make_app(settings)))
-    # Its own logging would show paths and queries; web/access.py tells of each request instead.
-    uvicorn.run(app, host=settings.host, port=settings.port, log_config=None, access_log=False)
+    uvicorn.Server(server_config(app, host=settings.host, port=settings.port)).run()
 
 
 @click.command()

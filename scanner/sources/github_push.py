@@ -22,6 +22,7 @@ from scanner.settings import Hook
 MAX_BODY = 25 * 1024 * 1024  # bytes; GitHub sends nothing larger
 # An enterprise-managed user's name ends in an underscore and the enterprise's short code.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
+_SIGNATURE = re.compile(r"sha256=([0-9a-f]{64})")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAX_REF = 4_096
 _HALF = re.compile("[\ud800-\udfff]")  # half a character: JSON can say it, no encoding can hold it
@@ -54,11 +55,17 @@ class Ignored:
     hook: str
 
 
-def verify(hooks: Sequence[Hook], body: bytes, signature: str | None) -> Hook:
-    """Return the hook whose secret signed `body`. Every secret is tried, in constant time."""
-    if signature is None or not signature.startswith("sha256="):
+def require_signature(signature: str | None) -> str:
+    """Return the hex digits of the header X-Hub-Signature-256, unless it cannot be one."""
+    found = _SIGNATURE.fullmatch(signature or "")
+    if found is None:
         raise SignatureInvalidError("The header X-Hub-Signature-256 is missing or malformed.")
-    given = signature.removeprefix("sha256=").encode("utf-8", "replace")
+    return found[1]
+
+
+def verify(hooks: Sequence[Hook], body: bytes | bytearray, signature: str | None) -> Hook:
+    """Return the hook whose secret signed `body`. Every secret is tried, in constant time."""
+    given = require_signature(signature).encode()
     signer: Hook | None = None
     for hook in hooks:
         for secret in hook.secrets:
@@ -71,7 +78,7 @@ def verify(hooks: Sequence[Hook], body: bytes, signature: str | None) -> Hook:
     return signer
 
 
-def parse(hook: Hook, body: bytes, content_type: str) -> Push | Ping | Ignored:
+def parse(hook: Hook, body: bytes | bytearray, content_type: str) -> Push | Ping | Ignored:
     """Read a verified body. Errors: `PayloadInvalidError`, `RepositoryForbiddenError`."""
     payload = _decode(body, content_type)
     if "zen" in payload and "hook_id" in payload:
@@ -100,7 +107,7 @@ def is_repository_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def _decode(body: bytes, content_type: str) -> dict[str, Any]:
+def _decode(body: bytes | bytearray, content_type: str) -> dict[str, Any]:
     try:
         if content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
             body = parse_qs(body.decode("ascii"), strict_parsing=True)["payload"][0].encode()

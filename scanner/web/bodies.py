@@ -6,7 +6,8 @@ A body may hold a raw token, so what is wrong with one is told by its fields' na
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -38,9 +39,51 @@ class UnsupportedMediaError(IntakeError):
     status = 415
 
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+class BusyError(IntakeError):
+    """Too much is being received at once; nothing was accepted."""
+
+    status = 503
+    code = "busy"
+
+
+class Room:
+    """Memory for large bodies, which all requests of a process share: `most` bytes."""
+
+    def __init__(self, most: int = 96 << 20) -> None:
+        self._left = most
+
+    @contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """Gives what makes a request's part so many bytes large; afterwards it is free again.
+
+        Errors, of what is given: `BusyError`. What is small is free.
+        """
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if size <= SMALL:
+                return
+            if size - held > self._left:
+                raise BusyError("Too much is being received at once; send it again.")
+            self._left -= size - held
+            held = size
+
+        try:
+            yield hold
+        finally:
+            self._left += held
+
+
+def _free(_size: int) -> None:
+    """Small bodies need no room."""
+
+
+async def read_body(
+    request: Request, limit: int, seconds: float, hold: Callable[[int], None] = _free
+) -> bytes | bytearray:
     """Return the raw body, refusing it as soon as it is known to be too large, or when it has not
-    come within `seconds`."""
+    come within `seconds`. `hold` is told how large it is so far, and may refuse it."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise PayloadTooLargeError(f"The body is larger than {limit} bytes.")
@@ -48,12 +91,13 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
+                if len(body) + len(chunk) > limit:
                     raise PayloadTooLargeError(f"The body is larger than {limit} bytes.")
+                hold(len(body) + len(chunk))
+                body += chunk
     except TimeoutError:
         raise RequestTimeoutError(f"The body did not come within {seconds:g} seconds.") from None
-    return bytes(body)
+    return body  # not a copy: it may be large
 
 
 def json_body(model: type[M], limit: int = SMALL) -> Callable[[Request], Awaitable[M]]:
@@ -107,7 +151,7 @@ def said(errors: Sequence[Any]) -> str:
     return f"{where}: {first['msg']}." if where else f"{first['msg']}."
 
 
-def form_field(request: Request, body: bytes, name: str) -> bytes | None:
+def form_field(request: Request, body: bytes | bytearray, name: str) -> bytes | None:
     """Return the one value of a form's field; None: it is missing, empty, or there twice."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/x-www-form-urlencoded":

@@ -19,14 +19,14 @@ from scanner.metrics import PUSHES
 from scanner.ports import Waker
 from scanner.settings import Hook
 from scanner.sources import github_push
-from scanner.web.bodies import SMALL, read_body
+from scanner.web.bodies import SMALL, Room, read_body
 from scanner.worker import SCAN
 
 log = logging.getLogger(__name__)
 
 
 def _read_push(
-    hooks: Sequence[Hook], body: bytes, headers: Headers
+    hooks: Sequence[Hook], body: bytes | bytearray, headers: Headers
 ) -> github_push.Push | github_push.Ping | github_push.Ignored:
     hook = github_push.verify(hooks, body, headers.get("x-hub-signature-256"))
     return github_push.parse(hook, body, headers.get("content-type", ""))
@@ -51,13 +51,14 @@ def routes(services: Services, waker: Waker) -> APIRouter:
     """Build the routes that others report pushes to."""
     router = APIRouter(tags=["webhooks"])
     hooks, intake = services.settings.all_hooks, services.intake
-    body_timeout = services.settings.body_timeout
+    body_timeout, room = services.settings.body_timeout, Room()
 
     @router.post("/webhooks/github", status_code=202)
     async def github(request: Request) -> JSONResponse:
         """Take a push: 202 once it is a durable row, 200 for what needs no work."""
-        with _refusals_counted():
-            body = await read_body(request, github_push.MAX_BODY, body_timeout)
+        with _refusals_counted(), room.held() as hold:
+            github_push.require_signature(request.headers.get("x-hub-signature-256"))
+            body = await read_body(request, github_push.MAX_BODY, body_timeout, hold)
             if len(body) <= SMALL:
                 event = _read_push(hooks, body, request.headers)
             else:  # a signature over megabytes would keep everybody else waiting

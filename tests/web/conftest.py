@@ -32,6 +32,7 @@ from scanner.sources.github_push import Push
 from scanner.stores.sql import ensure_owner
 from scanner.web.app import create_app
 from scanner.web.quota import Quota
+from scanner.web.serving import server_config
 from scanner.worker import CeleryWaker, make_app
 from tests.databases import Databases
 
@@ -144,8 +145,7 @@ class Site:
 def serving(site: Site) -> Iterator[Site]:
     """Serve in a thread; the socket listens before it starts, so nothing is waited for."""
     server = uvicorn.Server(
-        # Its own logging would keep what it says from the root logger, which tests look at.
-        uvicorn.Config(site.app, log_config=None, log_level="warning", timeout_graceful_shutdown=5)
+        server_config(site.app, log_level="warning", timeout_graceful_shutdown=5)
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [site.listener]})
     thread.start()

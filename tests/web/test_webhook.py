@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import logging
+import select as io_select
 import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from sqlalchemy import select
 
 from scanner.db.schema import scans
 from scanner.sources.github_push import MAX_BODY
+from scanner.web.serving import PromptProtocol
 from scanner.worker import SCAN
 from tests.databases import migrate, on_postgresql, on_sqlite
 from tests.servers.postgres import PostgresServer
@@ -175,6 +179,61 @@ def test_a_body_that_does_not_come_in_time_is_refused(serve, event: Event) -> No
         assert b"The body did not come within 0.2 seconds." in answer
         assert site.accepted() == 0
         assert site.deliver(body).status_code == 202
+
+
+@pytest.mark.parametrize("signature", ["", "X-Hub-Signature-256: sha256=abc\r\n"])
+def test_nobody_sends_megabytes_without_a_signature(site, new, signature: str) -> None:
+    """It is refused before any of it is received."""
+    begun = (
+        f"POST /webhooks/github HTTP/1.1\r\nHost: x\r\n{signature}"
+        "Content-Type: application/json\r\nContent-Length: 20000000\r\n\r\n"
+    )
+    answer = site.raw(begun.encode())
+    assert status(answer) == 401
+    assert b"missing or malformed" in answer
+    assert new() == 0
+
+
+def test_large_bodies_leave_room_for_small_ones(site, new, event: Event) -> None:
+    """Whoever can write a header can sign nothing, and must not use up the memory."""
+    size = 24 << 20
+    with ExitStack() as opened:
+        answers = []
+        for _ in range(5):
+            large = opened.enter_context(socket.create_connection(site.address, timeout=30))
+            large.sendall(head(site, b"{}", f"Content-Length: {size}"))
+            with suppress(ConnectionError):  # it may be refused before the end
+                for _ in range(23):
+                    large.sendall(b" " * (1 << 20))
+                large.setblocking(False)
+            answers.append(large)
+        assert site.deliver(event()).status_code == 202
+        (refused,) = io_select.select(answers, [], [], 30)[0]
+        assert status(refused.recv(65_536)) == 503
+    assert new() == 1
+    assert site.deliver(event(commits=[{"message": "x" * (1 << 20)}])).status_code == 202
+    assert new() == 2
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /webhooks/github HT"])
+def test_who_asks_for_nothing_is_not_waited_for(
+    serve, event: Event, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PromptProtocol, "head_seconds", 0.2)
+    with serve() as site, ExitStack() as opened:
+        silent = [
+            opened.enter_context(socket.create_connection(site.address, timeout=30))
+            for _ in range(20)
+        ]
+        for one in silent:
+            one.sendall(said)
+        assert [one.recv(100) for one in silent] == [b""] * 20
+        body = event()
+        slow = opened.enter_context(socket.create_connection(site.address, timeout=30))
+        slow.sendall(head(site, body, f"Content-Length: {len(body)}"))
+        time.sleep(0.7)  # longer than for its head, which has come
+        slow.sendall(body)
+        assert status(slow.recv(65_536)) == 202
 
 
 def test_a_large_body_is_judged_as_a_small_one_is(site, new, event: Event) -> None:
