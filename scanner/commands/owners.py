@@ -12,7 +12,7 @@ from scanner.commands.common import (
     show_one,
     show_page,
 )
-from scanner.stores.accounts import BOT, PERSON
+from scanner.stores.account_making import BOT, PERSON
 
 _COLUMNS = ("id", "name", "kind", "organisation", "disabled")
 _within = click.option("--organisation", help="where the owner is given by name")

@@ -17,7 +17,7 @@ from scanner.commands.common import (
 )
 from scanner.errors import FinalError
 from scanner.model import Validity
-from scanner.stores.accounts import ensure_owner
+from scanner.stores.account_making import ensure_owner
 from scanner.stores.importer import Outcome
 from scanner.stores.lifecycle import DEFAULT_DAYS, LONGEST_OVERLAP
 

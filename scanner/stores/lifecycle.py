@@ -7,32 +7,44 @@ incident.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Engine, select, update
 
-from scanner.db import audit, chains, late
+from scanner.db import chains
 from scanner.db.clock import now_ms, to_iso
 from scanner.db.engine import reader
 from scanner.db.reopening import reopen
-from scanner.db.schema import new_id, tokens
+from scanner.db.schema import tokens
 from scanner.db.tokens import (
     ACTIVE,
     REVOKED,
-    Row,
-    select_tokens,
     to_plain,
     validity_of,
 )
-from scanner.errors import ConflictError, NotFoundError, RequestInvalidError
+from scanner.errors import ConflictError, RequestInvalidError
 from scanner.model import AuditAction, Secret, Validity
 from scanner.stores import rules
-from scanner.stores.accounts import owner_row
-from scanner.stores.digests import DigestRing, Peppers, require_keys
+from scanner.stores.account_rows import owner_row
+from scanner.stores.digests import Peppers
 from scanner.stores.listing import search
 from scanner.stores.pages import Page
+from scanner.stores.token_rows import (
+    change,
+    end_of,
+    facts,
+    insert_token,
+    locked_row,
+    meet_leaks,
+    readable,
+    record,
+    require_enabled,
+    require_not_revoked,
+    require_order,
+    token_row,
+)
 
 DAY_MS = 86_400_000
 LONGEST_OVERLAP = 30 * 86_400  # seconds that a rotated token may go on
@@ -82,12 +94,12 @@ class TokenLifecycle:
         ring = self._peppers.now()
         with chains.issuing(self._engine, [ring.newest]) as (connection, known):
             whose = owner_row(connection, owner, organisation)
-            _require_enabled(whose["disabled_at"], whose["organisation_disabled_at"])
+            require_enabled(whose["disabled_at"], whose["organisation_disabled_at"])
             now = now_ms(connection)
             begins = now if valid_from is None else rules.milliseconds(valid_from, "The begin")
-            ends = begins + days * DAY_MS if days is not None else _end(valid_to)
-            _require_order(begins, ends)
-            token_id = _insert(
+            ends = begins + days * DAY_MS if days is not None else end_of(valid_to)
+            require_order(begins, ends)
+            token_id = insert_token(
                 connection,
                 ring,
                 secret,
@@ -101,15 +113,15 @@ class TokenLifecycle:
                     "created_at": now,
                 },
             )
-            row = _row(connection, token_id)
-            _audit(connection, AuditAction.TOKEN_ISSUED, row, actor, **_facts(row))
-            _meet(connection, ring, secret, known, token_id)
+            row = token_row(connection, token_id)
+            record(connection, AuditAction.TOKEN_ISSUED, row, actor, **facts(row))
+            meet_leaks(connection, ring, secret, known, token_id)
         return to_plain(row)
 
     def get(self, token_id: str) -> dict[str, Any]:
         """Return one token."""
         with reader(self._engine).connect() as connection:
-            return to_plain(_row(connection, token_id))
+            return to_plain(token_row(connection, token_id))
 
     def search(self, **filters: Any) -> Page:
         """List tokens; the filters are those of `listing.search`."""
@@ -118,29 +130,29 @@ class TokenLifecycle:
     def update(self, token_id: str, changes: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
         """Change `name`, `scopes` or `valid_to` (a datetime, or None: never)."""
         with self._engine.begin() as connection:
-            row = _locked(connection, token_id)
-            _require_not_revoked(row)
+            row = locked_row(connection, token_id)
+            require_not_revoked(row)
             values: dict[str, Any] = {}
             if "name" in changes:
                 values["name"] = rules.name(changes["name"], "The token's name")
             if "scopes" in changes:
                 values["scopes"] = rules.scopes(changes["scopes"])
             if "valid_to" in changes:
-                values["valid_to"] = _end(changes["valid_to"])
-                _require_order(row["valid_from"], values["valid_to"])
+                values["valid_to"] = end_of(changes["valid_to"])
+                require_order(row["valid_from"], values["valid_to"])
             changed = {key: value for key, value in values.items() if row[key] != value}
             if changed:
-                after = _change(connection, token_id, changed)
-                _audit(
+                after = change(connection, token_id, changed)
+                record(
                     connection,
                     AuditAction.TOKEN_UPDATED,
                     row,
                     actor,
-                    before=_readable({key: row[key] for key in changed}),
-                    after=_readable(changed),
+                    before=readable({key: row[key] for key in changed}),
+                    after=readable(changed),
                 )
                 reopen(connection, after, actor)
-            return to_plain(_row(connection, token_id))
+            return to_plain(token_row(connection, token_id))
 
     def rotate(
         self,
@@ -158,11 +170,11 @@ class TokenLifecycle:
             raise RequestInvalidError(f"The overlap is 0 to {LONGEST_OVERLAP} seconds.")
         ring = self._peppers.now()
         with chains.issuing(self._engine, [ring.newest]) as (connection, known):
-            row = _locked(connection, token_id)
-            _require_not_revoked(row)
+            row = locked_row(connection, token_id)
+            require_not_revoked(row)
             if validity_of(row) is Validity.EXPIRED:
                 raise ConflictError("The token has expired; issue a new one.")
-            _require_enabled(row["owner_disabled_at"], row["organisation_disabled_at"])
+            require_enabled(row["owner_disabled_at"], row["organisation_disabled_at"])
             successor = connection.execute(
                 select(tokens.c.id).where(tokens.c.predecessor_id == token_id)
             ).scalar_one_or_none()
@@ -175,9 +187,9 @@ class TokenLifecycle:
             ends = None if row["valid_to"] is None else row["valid_to"] - row["valid_from"] + begins
             if days is not None:
                 ends = begins + days * DAY_MS
-            _require_order(begins, ends)
+            require_order(begins, ends)
             inherited = ("organisation_id", "owner_id", "name", "pattern", "scopes", "external_id")
-            successor_id = _insert(
+            successor_id = insert_token(
                 connection,
                 ring,
                 secret,
@@ -193,40 +205,40 @@ class TokenLifecycle:
             )
             last = now + overlap * 1_000
             if row["valid_to"] is None or row["valid_to"] > last:
-                _change(connection, token_id, {"valid_to": last})
-            after = _row(connection, successor_id)
-            _audit(
+                change(connection, token_id, {"valid_to": last})
+            after = token_row(connection, successor_id)
+            record(
                 connection,
                 AuditAction.TOKEN_ROTATED,
                 row,
                 actor,
                 successor_id=successor_id,
                 overlap_seconds=overlap,
-                valid_to=to_iso(_row(connection, token_id)["valid_to"]),
-                successor=_facts(after),
+                valid_to=to_iso(token_row(connection, token_id)["valid_to"]),
+                successor=facts(after),
             )
-            _meet(connection, ring, secret, known, successor_id)
+            meet_leaks(connection, ring, secret, known, successor_id)
         return to_plain(after)
 
     def expire(self, token_id: str, *, actor: str) -> dict[str, Any]:
         """Let a token end now; unlike revoking it can be undone, by prolonging it."""
         with self._engine.begin() as connection:
-            row = _locked(connection, token_id)
-            _require_not_revoked(row)
+            row = locked_row(connection, token_id)
+            require_not_revoked(row)
             if validity_of(row) is not Validity.EXPIRED:
                 now = now_ms(connection)
                 # A token that has not begun yet began when it ended: it has a length, if none.
                 begun = min(row["valid_from"], now)
-                after = _change(connection, token_id, {"valid_to": now, "valid_from": begun})
-                _audit(
+                after = change(connection, token_id, {"valid_to": now, "valid_from": begun})
+                record(
                     connection,
                     AuditAction.TOKEN_EXPIRED,
                     row,
                     actor,
-                    before=_readable({"valid_to": row["valid_to"]}),
-                    after=_readable({"valid_to": after["valid_to"]}),
+                    before=readable({"valid_to": row["valid_to"]}),
+                    after=readable({"valid_to": after["valid_to"]}),
                 )
-            return to_plain(_row(connection, token_id))
+            return to_plain(token_row(connection, token_id))
 
     def revoke(
         self, token_id: str, *, cause: str | None = None, actor: str
@@ -235,15 +247,15 @@ class TokenLifecycle:
         id; by default the actor), now or before."""
         by = actor if cause is None else rules.name(cause, "The cause", _MOST_CAUSE)
         with self._engine.begin() as connection:
-            before = _row(connection, token_id)
+            before = token_row(connection, token_id)
             done = connection.execute(
                 update(tokens)
                 .where(tokens.c.id == token_id, tokens.c.state == ACTIVE)
                 .values(state=REVOKED, revoked_by=by[:_MOST_CAUSE], revoked_at=now_ms(connection))
             )
-            row = _row(connection, token_id)
+            row = token_row(connection, token_id)
             if done.rowcount == 1:
-                _audit(
+                record(
                     connection,
                     AuditAction.TOKEN_REVOKED,
                     row,
@@ -253,103 +265,3 @@ class TokenLifecycle:
                     mask=row["mask"],
                 )
             return to_plain(row), row["revoked_by"] == by[:_MOST_CAUSE]
-
-
-def _insert(
-    connection: Connection,
-    ring: DigestRing,
-    secret: Secret,
-    known: Iterable[str],
-    values: Mapping[str, Any],
-) -> str:
-    require_keys(ring, known)
-    token_id = new_id()
-    connection.execute(
-        insert(tokens).values(
-            id=token_id,
-            digest=ring.digest(ring.newest, secret),
-            key_id=ring.newest,
-            state=ACTIVE,
-            **values,
-        )
-    )
-    return token_id
-
-
-def _meet(
-    connection: Connection,
-    ring: DigestRing,
-    secret: Secret,
-    known: Iterable[str],
-    token_id: str,
-) -> None:
-    digests = {ring.digest(chain, secret): token_id for chain in known}
-    late.join(connection, late.meetings(connection, digests))
-
-
-def _row(connection: Connection, token_id: str) -> Row:
-    row = None
-    if rules.is_row_id(token_id):
-        query = select_tokens(connection.dialect.name).where(tokens.c.id == token_id)
-        row = connection.execute(query).mappings().first()
-    if row is None:
-        raise NotFoundError(f"There is no token {rules.quoted(token_id)}.")
-    return row
-
-
-def _locked(connection: Connection, token_id: str) -> Row:
-    """The same, kept from others until the transaction ends."""
-    _row(connection, token_id)
-    query = select(tokens.c.id).where(tokens.c.id == token_id).with_for_update(key_share=True)
-    connection.execute(query)
-    return _row(connection, token_id)
-
-
-def _change(connection: Connection, token_id: str, values: Mapping[str, Any]) -> Row:
-    connection.execute(update(tokens).where(tokens.c.id == token_id).values(**values))
-    return _row(connection, token_id)
-
-
-def _require_not_revoked(row: Row) -> None:
-    if row["state"] != ACTIVE:
-        raise ConflictError("The token is revoked, and stays as it is.")
-
-
-def _require_enabled(*disabled_at: int | None) -> None:
-    if any(at is not None for at in disabled_at):
-        raise ConflictError("The owner or the organisation is disabled.")
-
-
-def _end(valid_to: datetime | None) -> int | None:
-    return None if valid_to is None else rules.milliseconds(valid_to, "The end")
-
-
-def _require_order(begins: int, ends: int | None) -> None:
-    if ends is not None and ends <= begins:
-        raise RequestInvalidError("The token would end before it begins.")
-
-
-def _facts(row: Row) -> dict[str, Any]:
-    return {
-        "name": row["name"],
-        "mask": row["mask"],
-        "pattern": row["pattern"],
-        "owner_id": row["owner_id"],
-        **_readable({key: row[key] for key in ("scopes", "valid_from", "valid_to")}),
-    }
-
-
-def _readable(values: Mapping[str, Any]) -> dict[str, Any]:
-    times = ("valid_from", "valid_to")
-    return {key: to_iso(value) if key in times else value for key, value in values.items()}
-
-
-def _audit(connection: Connection, action: AuditAction, row: Row, actor: str, **data: Any) -> None:
-    audit.record(
-        connection,
-        action,
-        actor=actor,
-        organisation_id=row["organisation_id"],
-        token_id=row["id"],
-        **data,
-    )

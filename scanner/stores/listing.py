@@ -10,7 +10,7 @@ from scanner.db.tokens import has_validity, select_tokens, to_plain
 from scanner.errors import RequestInvalidError
 from scanner.model import Validity
 from scanner.stores import rules
-from scanner.stores.accounts import organisation_row, owner_row
+from scanner.stores.account_rows import organisation_row, owner_row
 from scanner.stores.pages import Page, page, place_of, rows_of
 
 _FEW = 2_000  # tokens that are sorted in no time

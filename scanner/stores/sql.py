@@ -23,7 +23,7 @@ from scanner.keyring import Key
 from scanner.model import Lookup, Secret, TokenRecord, Validity
 from scanner.ports import StoreAbilities
 from scanner.stores import rules
-from scanner.stores.accounts import ensure_owner
+from scanner.stores.account_making import ensure_owner
 from scanner.stores.digests import Peppers, require_keys
 from scanner.stores.lifecycle import TokenLifecycle
 
