@@ -16,9 +16,19 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 
 from scanner.correlation import correlated
-from scanner.db import audit, leases, outbox, parking, reopening, sealed, verdicts
-from scanner.db.alarms import Topic
-from scanner.db.clock import now_ms
+from scanner.db import (
+    alarms,
+    audit,
+    freezes,
+    leases,
+    outbox,
+    parking,
+    reopening,
+    sealed,
+    verdicts,
+)
+from scanner.db.alarms import AWAY_MS, Topic
+from scanner.db.clock import now_ms, to_iso
 from scanner.db.engine import DATABASE_AWAY
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans, sealed_candidates
@@ -74,11 +84,11 @@ class Rechecker:
             if lookup is None:  # there was no time for it
                 self._hand_back(claim)
                 continue
-            if lookup.validity is Validity.STORE_UNAVAILABLE:
-                self._give_back(claim, "the store gave no answer about this token", blame=False)
-                continue
             try:
-                self._record(claim, one, lookup)
+                if lookup.validity is Validity.STORE_UNAVAILABLE:
+                    self._wait_alone(claim)
+                else:
+                    self._record(claim, one, lookup)
             except Exception as error:  # noqa: BLE001 (one must not take its neighbours down)
                 # The database, or a fault of ours: only the latter may be this row's doing.
                 self._give_back(claim, name_of(error), blame=not isinstance(error, DATABASE_AWAY))
@@ -108,6 +118,20 @@ class Rechecker:
     def _hand_back(self, claim: Claim) -> None:
         with self.engine.begin() as connection:
             leases.hand_back(connection, sealed_candidates, claim)
+
+    def _wait_alone(self, claim: Claim) -> None:
+        said = "the store gave no answer about this token"
+        log.warning("sealed token %s: %s", claim.id, said)
+        patience = replace(self.patience, max_retries=None)
+        with self.engine.begin() as connection:
+            unreadable = {"cause": Cause.UNREADABLE.value}
+            if not leases.settle(connection, sealed_candidates, claim, **unreadable):
+                return
+            leases.release(connection, sealed_candidates, claim, said, patience)
+            told_at = claim.row["sealed_at"] + AWAY_MS
+            if told_at <= now_ms(connection):
+                example = f"A token found by scan {claim.row['scan_id']}: {said}."
+                alarms.raise_alarm(connection, Topic.UNREADABLE, example, since=told_at)
 
     def _give_back(self, claim: Claim, said: str, *, blame: bool) -> None:
         log.warning("sealed token %s: %s", claim.id, said)
@@ -168,6 +192,16 @@ class Rechecker:
                     available_at=until,
                     error="the store gave no answer",
                 )
+            self._tell_away(connection)
+
+    def _tell_away(self, connection: Connection) -> None:
+        store = self.judge.store.name
+        since = sealed.waiting_since(connection, store)
+        if since is not None and since + AWAY_MS <= now_ms(connection):
+            state = "is frozen" if freezes.is_frozen(connection, store) else "gives no answer"
+            example = f"The token store {store} {state}; the first of what waits for it was found "
+            example += f"at {to_iso(since)}."
+            alarms.raise_alarm(connection, Topic.STORE_AWAY, example, since=since + AWAY_MS)
 
     def _park(self, claim: Claim, said: str) -> None:
         with self.engine.begin() as connection:
@@ -180,7 +214,7 @@ class Rechecker:
             # What the store was asked about in time, and never knew, has had its verdict.
             lost = [row for row in rows if row["cause"] != Cause.UNCONFIRMED]
             for row in lost:
-                if row["cause"] == Cause.STORE_UNAVAILABLE:
+                if row["cause"] in (Cause.STORE_UNAVAILABLE, Cause.UNREADABLE):
                     self._write_unproved(connection, row)
                 audit.record(
                     connection,

@@ -33,6 +33,8 @@ class Topic(StrEnum):
     PARKED_TOKENS = "parked-tokens"
     REFUSED_MAILS = "refused-mails"
     HELD_UP = "held-up"
+    STORE_AWAY = "store-away"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class _About:
 
 HELD_UP_RETRIES = 5  # about half a minute of trying
 _WAITS = (PENDING, RUNNING)  # being tried just now is no end
+AWAY_MS = 900_000  # a store may be deployed anew without a mail
 
 _ABOUT = {
     Topic.PARKED_SCANS: _About(
@@ -72,6 +75,20 @@ _ABOUT = {
         "Look at the token store: patrol doctor says what is wrong, and how a frozen one is "
         "released. Each token is tried again every minute.",
         incidents.c.retries >= HELD_UP_RETRIES,
+    ),
+    Topic.STORE_AWAY: _About(
+        sealed_candidates, _WAITS, "A leaked token waits for its proof, and the store is away",
+        "{} leaked tokens wait for their proof, and the store is away",
+        "Look at the token store: patrol doctor says what is wrong, and how a frozen one is "
+        "released. What waits is asked about again by itself, until PATROL_SEAL_DAYS are over.",
+        sealed_candidates.c.cause == "store_unavailable",
+    ),
+    Topic.UNREADABLE: _About(
+        sealed_candidates, _WAITS, "The token store gives no answer about a leaked token",
+        "The token store gives no answer about {} leaked tokens",
+        "It answers about others. Its warnings in the log of patrol worker say what is wrong: a "
+        "state or a field that PATROL_STORE does not describe, or a request that fails.",
+        sealed_candidates.c.cause == "unreadable",
     ),
 }  # fmt: skip
 

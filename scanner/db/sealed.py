@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 from scanner.db.clock import now_ms
 from scanner.db.dialect import upsert
 from scanner.db.incidents import fingerprint
-from scanner.db.leases import DONE, PENDING
+from scanner.db.leases import DONE, PENDING, RUNNING
 from scanner.db.schema import new_id, sealed_candidates
 from scanner.db.seals import Sealer, key_of
 from scanner.keyring import Key
@@ -32,6 +32,7 @@ class Cause(StrEnum):
     """Why a raw token waits."""
 
     STORE_UNAVAILABLE = "store_unavailable"  # away, or not to be trusted
+    UNREADABLE = "unreadable"  # the store answers, but not about this token
     UNCONFIRMED = "unconfirmed"  # the store may not have heard of it yet
     REVOCATION = "revocation"  # the store can revoke only with the token itself
 
@@ -120,6 +121,19 @@ def wipe_held(connection: Connection, incident_id: str) -> None:
         .where(sealed_candidates.c.incident_id == incident_id, sealed_candidates.c.state == HELD)
         .values(state=DONE, sealed=None)
     )
+
+
+def waiting_since(connection: Connection, store: str) -> int | None:
+    """Since when, by the database's clock, the first token waits for a store that does not answer;
+    None: none waits."""
+    first: int | None = connection.execute(
+        select(func.min(sealed_candidates.c.sealed_at)).where(
+            sealed_candidates.c.store == store,
+            sealed_candidates.c.state.in_((PENDING, RUNNING)),
+            sealed_candidates.c.cause == Cause.STORE_UNAVAILABLE.value,
+        )
+    ).scalar_one()
+    return first
 
 
 def postpone(connection: Connection, store: str, until: int) -> None:
