@@ -15,6 +15,8 @@ _LINK = re.compile(r"https?://")
 
 def columns(text: str) -> int:
     """Return how many terminal columns `text` takes; East Asian wide characters take two."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text

@@ -34,7 +34,7 @@ from scanner.db.leases import Claim, Patience
 from scanner.db.schema import scans, sealed_candidates
 from scanner.db.sealed import Cause, Waiting
 from scanner.db.verdicts import Finding
-from scanner.db.work import taken
+from scanner.db.work import Found, taken
 from scanner.deadline import Deadline
 from scanner.errors import FinalError, name_of
 from scanner.judge import RECHECK_MS, Judge, Judged
@@ -57,16 +57,16 @@ class Rechecker:
     judge: Judge
     patience: Patience
 
-    def run_batch(self, deadline: Deadline | None = None) -> bool:
-        """Ask about a batch of tokens, if there is time; False: there was nothing to do."""
+    def run_batch(self, deadline: Deadline | None = None) -> Found:
+        """Ask about a batch of tokens, if there is time; false: there was nothing to do."""
         if deadline is not None and deadline.is_over:
-            return False
+            return Found.NOTHING
         expired = self._expire()
         with taken(
             self.engine, sealed_candidates, self.patience, limit=_BATCH, on_parked=_tell_parked
         ) as work:
             self._ask({claim.id: claim for claim in work.claims}, deadline)
-        return expired or work.found
+        return Found.SOME if expired else work.found
 
     def _ask(self, claims: Mapping[str, Claim], deadline: Deadline | None) -> None:
         waiting: dict[str, Waiting] = {}

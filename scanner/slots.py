@@ -33,6 +33,7 @@ class Slot:
     name: str
     queues: tuple[str, ...]
     steps: tuple[str, ...]
+    niceness: int = 0  # where all processors are busy, a revocation goes first
 
     @property
     def heartbeat(self) -> str:
@@ -62,7 +63,7 @@ def _response(chosen: Collection[str]) -> Iterator[Slot]:
         queues = tuple(name for name in (RESPOND, RECHECK) if name in chosen)
         yield Slot("recheck", queues, queues)
     if DELIVER in chosen:
-        yield Slot("deliver", (DELIVER,), (DELIVER,))
+        yield Slot("deliver", (DELIVER,), (DELIVER,), niceness=10)
 
 
 def _scanning(chosen: Collection[str], concurrency: int) -> Iterator[Slot]:
@@ -74,4 +75,5 @@ def _scanning(chosen: Collection[str], concurrency: int) -> Iterator[Slot]:
     for number in range(concurrency):
         ours = urgent if number < kept else lanes
         # A step takes what is more urgent first: the least urgent one looks at everything.
-        yield Slot(f"scan-{number + 1}", tuple(SCANS[one] for one in ours), (SCANS[ours[-1]],))
+        queues = tuple(SCANS[one] for one in ours)
+        yield Slot(f"scan-{number + 1}", queues, (SCANS[ours[-1]],), niceness=5)

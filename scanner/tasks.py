@@ -20,6 +20,7 @@ from scanner.bootstrap import Services
 from scanner.db import heartbeats
 from scanner.db.engine import DATABASE_AWAY, reader
 from scanner.db.lanes import Lane
+from scanner.db.work import Found
 from scanner.deadline import Deadline
 from scanner.errors import name_of
 from scanner.ports import Waker
@@ -68,7 +69,7 @@ class Steps:
         self._ran = {step: monotonic() for step in turns}  # when each last had its turn
         self.done = 0  # steps that found something to do
         self.last = -math.inf  # when a step ended
-        self._steps: Mapping[str, Callable[[Deadline], bool]] = {
+        self._steps: Mapping[str, Callable[[Deadline], Found]] = {
             # Built only where they are used.
             RESPOND: lambda end: services.responder.run_batch(end),  # noqa: PLW0108
             RECHECK: lambda end: services.rechecker.run_batch(end),  # noqa: PLW0108
@@ -76,8 +77,8 @@ class Steps:
             **{task: self._scan(lane) for lane, task in SCANS.items()},
         }
 
-    def _scan(self, lane: Lane) -> Callable[[Deadline], bool]:
-        def step(end: Deadline) -> bool:
+    def _scan(self, lane: Lane) -> Callable[[Deadline], Found]:
+        def step(end: Deadline) -> Found:
             return self._services.scanner.run_batch(
                 end, lane=lane, on_leak=lambda: self._waker.wake(RESPOND)
             )
@@ -102,7 +103,7 @@ class Steps:
         if self.is_stopping:  # not asked before: a signal may come in between
             return False
         self._busy_until(monotonic() + settings.task_seconds)
-        found = False
+        found = Found.NOTHING
         try:
             found = self._steps[task](deadline)
         except DATABASE_AWAY as error:
@@ -116,8 +117,9 @@ class Steps:
             self.done += 1
             for woken in _FOLLOW.get(task, ()):
                 self._waker.wake(woken)
-            self._waker.wake(task)  # more may wait behind this batch
-        return found
+        if found is Found.SOME:
+            self._waker.wake(task)
+        return bool(found)
 
     def report(self, name: str) -> bool:
         """Say that this process lives and, where beat has been silent for long, do its round;

@@ -84,6 +84,7 @@ def _serve_counts(settings: Settings, service: Path, _busy_until: BusyUntil) -> 
 def run_slot(built: Services, slot: Slot, busy_until: BusyUntil) -> int:
     """Be the process of a slot until told to stop, or until it should be replaced; returns 0."""
     settings = built.settings
+    os.nice(slot.niceness)
     logs.configure(
         f"worker-{slot.name}",
         style=settings.log_format,

@@ -1,25 +1,30 @@
 """Many claims at once: their leases begun anew, or ended in one transaction.
 
-Who renews the leases of a batch and who ends them lock the same rows, each in the order of the ids:
-so neither waits for the other while the other waits for him.
+Who renews the leases of a batch locks many rows, in an order that others may not have: so he waits
+for nobody, and nobody who waits for him keeps him waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, String, Table, bindparam, cast, select, update
 
+from scanner.db import leases
 from scanner.db.clock import now_in
 from scanner.db.leases import RUNNING, Claim, Patience
 from scanner.db.tokens import among, many
 
 
-def renew(engine: Engine, table: Table, held: Iterable[Claim], patience: Patience) -> int:
-    """Begin the leases anew; returns of how many claims: the others were ended, or lost."""
+def renew(engine: Engine, table: Table, held: Sequence[Claim], patience: Patience) -> int:
+    """Begin the leases anew; returns of how many claims: the others were ended, or lost. Of many,
+    those that somebody is writing to at this moment are left for the next time."""
     with engine.begin() as connection:
-        kept = hold(connection, table, held)
+        if len(held) == 1:
+            until = now_in(connection) + patience.lease_ms
+            return int(leases.settle(connection, table, held[0], lease_until=until))
+        kept = hold(connection, table, held, skip_locked=True)
         if kept:
             connection.execute(
                 update(table)
@@ -30,9 +35,11 @@ def renew(engine: Engine, table: Table, held: Iterable[Claim], patience: Patienc
         return len(kept)
 
 
-def hold(connection: Connection, table: Table, held: Iterable[Claim]) -> set[str]:
+def hold(
+    connection: Connection, table: Table, held: Iterable[Claim], *, skip_locked: bool = False
+) -> set[str]:
     """Return the ids of the claims that were not lost, and let nobody take those until this
-    transaction ends."""
+    transaction ends. `skip_locked` leaves out rows that another transaction holds."""
     dialect = connection.dialect.name
     fences = {one.id: one.fence for one in held}
     named = table.c.id + ":" + cast(table.c.fence, String)
@@ -42,9 +49,8 @@ def hold(connection: Connection, table: Table, held: Iterable[Claim]) -> set[str
             among(dialect, table.c.id, "ids"), among(dialect, named, "held"),
             table.c.state == RUNNING,
         )
-        # In one order: who renews these leases must not wait for who ends them, and he for him.
-        .order_by(table.c.id)
-        .with_for_update(),
+        .order_by(table.c.id)  # two that hold the same rows must not wait for each other
+        .with_for_update(skip_locked=skip_locked),
         {
             "ids": many(dialect, fences),
             "held": many(dialect, (f"{row}:{fence}" for row, fence in fences.items())),

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from scanner.db import audit
-from scanner.db.clock import from_datetime, now_ms, to_iso
+from scanner.db.clock import from_datetime, now_in, now_ms, to_iso
 from scanner.db.dialect import upsert
 from scanner.db.leases import PENDING
 from scanner.db.schema import (
@@ -49,7 +49,7 @@ def open_incident(connection: Connection, lookup: Lookup, scan_id: str) -> tuple
     token = lookup.token
     if token is None:
         raise ValueError("only a proved token opens an incident")
-    now = now_ms(connection)
+    now = now_in(connection)
     incident_id = new_id()
     result = connection.execute(
         upsert(connection, incidents)
@@ -102,15 +102,17 @@ def add_sighting(
     lookup: Lookup,
     path: str,
     key: Key,
+    is_first: bool = False,
 ) -> bool:
     """Record one place of a known token, once; `path` is masked by the caller. A place whose token
-    the store did not know then and knows now joins its incident.
+    the store did not know then and knows now joins its incident. `is_first`: the incident was
+    opened just now.
 
     False: it was known already, or only counted.
     """
-    row = _sighting(scan, found, lookup, path, key, now_ms(connection))
+    row = _sighting(scan, found, lookup, path, key, now_in(connection))
     identity = {name: row[name] for name in _IDENTITY}
-    if _is_full(connection, incident_id):
+    if not is_first and _is_full(connection, incident_id):
         where = [sightings.c[name] == value for name, value in identity.items()]
         if connection.execute(select(sightings.c.id).where(*where)).first() is None:
             _count(connection, incident_id, 1)
@@ -198,7 +200,7 @@ def _sighting(
     lookup: Lookup,
     path: str,
     key: Key | None,
-    now: int,
+    now: int | ColumnElement[int],
 ) -> dict[str, Any]:
     candidate, place = found.candidate, found.place
     return {

@@ -71,7 +71,7 @@ def record_findings(
         if token is None:
             continue
         incident_id, is_new = incidents.open_incident(connection, finding.lookup, scan["id"])
-        joined = 0
+        joined, is_first = 0, is_new and incident_id not in met
         if incident_id not in met:
             joined = incidents.join_by_fingerprint(
                 connection, incident_id, finding.found.candidate, finding.lookup, keys
@@ -86,6 +86,7 @@ def record_findings(
             lookup=finding.lookup,
             path=kept_path(finding.path),
             key=keys[0],
+            is_first=is_first,
         )
         if (added or joined) and not is_new:
             audit.record(

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,12 +31,20 @@ _RENEWALS = 3  # within a lease: two may fail
 _suspects_next: WeakKeyDictionary[Engine, set[str]] = WeakKeyDictionary()
 
 
+class Found(IntEnum):
+    """What there was to do; false when there was nothing."""
+
+    NOTHING = 0
+    ALL = 1  # and no more than was taken
+    SOME = 2  # and more may wait
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What was taken. `found` is also true of rows that were parked instead of claimed."""
+    """What was taken. `found` counts rows that were parked instead of claimed, too."""
 
     claims: Sequence[Claim]
-    found: bool
+    found: Found
 
 
 @contextmanager
@@ -55,18 +64,21 @@ def taken(
     """
     turns = _suspects_next.setdefault(engine, set())
     first = table.name in turns
-    work = Work((), found=False)
-    for suspect in (first, not first):
-        with engine.begin() as connection:
+    work = Work((), Found.NOTHING)
+    with engine.begin() as connection:
+        for suspect in (first, not first):
             claims, parked = leases.claim(
                 connection, table, patience, limit=limit, suspect=suspect, lanes=lanes
             )
             for row in parked:
                 on_parked(connection, row)
-        if claims or parked:
-            (turns.discard if suspect else turns.add)(table.name)
-            work = Work(claims, found=True)
-            break
+            if claims or parked:
+                # What comes one by one may have others behind it, as a full batch may.
+                is_all = not suspect and len(claims) < limit
+                work = Work(claims, Found.ALL if is_all else Found.SOME)
+                break
+    if work.found:
+        (turns.discard if suspect else turns.add)(table.name)
     with _kept(engine, table, patience, work.claims):
         yield work
 

@@ -20,7 +20,7 @@ from scanner.db.clock import now_ms
 from scanner.db.engine import reader
 from scanner.db.leases import Claim, Patience
 from scanner.db.schema import incidents, outbox
-from scanner.db.work import taken
+from scanner.db.work import Found, taken
 from scanner.deadline import Deadline
 from scanner.errors import name_of
 from scanner.metrics import NOTICES
@@ -44,8 +44,8 @@ class Deliverer:
     pattern_names: Mapping[str, str]
     patience: Patience
 
-    def run_batch(self, deadline: Deadline | None = None) -> bool:
-        """Try a batch of notices; False: there was nothing to do. Those that were not begun before
+    def run_batch(self, deadline: Deadline | None = None) -> Found:
+        """Try a batch of notices; false: there was nothing to do. Those that were not begun before
         the deadline are handed back: a mail server may take a minute for each."""
         with taken(
             self.engine, outbox, self.patience, limit=_BATCH, on_parked=_audit_failure

@@ -28,7 +28,7 @@ from scanner.db.leases import Claim, Patience
 from scanner.db.scans import KnownRepository
 from scanner.db.schema import scans as scans_table
 from scanner.db.seals import Sealer
-from scanner.db.work import taken
+from scanner.db.work import Found, taken
 from scanner.deadline import Deadline
 from scanner.errors import FinalError, LeaseLostError, LedgerFalseError, OutOfTimeError
 from scanner.judge import Judge
@@ -67,8 +67,8 @@ class Scanner:
         *,
         lane: Lane = Lane.HISTORY,
         on_leak: Callable[[], None] | None = None,
-    ) -> bool:
-        """Claim up to 64 scans of `lane` or more urgent ones and finish them; False: there was
+    ) -> Found:
+        """Claim up to 64 scans of `lane` or more urgent ones and finish them; false: there was
         nothing to do. What is not done at the deadline is given back. `on_leak` is called after
         each verdict that somebody should respond to, while others of the batch may take minutes.
         """

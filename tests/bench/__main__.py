@@ -15,12 +15,14 @@ import claims
 import ledger
 import matching
 import pushes
+import responses
 import service
 from figures import Figure
 
 _GROUPS: dict[str, Callable[[bool], list[Figure]]] = {
     "Reading a push": pushes.measure,
     "Claim 64 pushes and finish them": claims.measure,
+    "From a proved hit to its revocation": responses.measure,
     "Matching": matching.measure,
     "Large files that are known": ledger.measure,
     "The service": service.measure,

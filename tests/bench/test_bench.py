@@ -16,6 +16,7 @@ def test_every_figure_can_be_taken() -> None:
     for what in (
         "parse and match",
         "64 pushes",
+        "proved hit to revoked",
         "Python source",
         "Large files that are known",
         "webhook accepted to revoked",

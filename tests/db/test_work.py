@@ -17,7 +17,7 @@ from scanner.db.leases import Patience
 from scanner.db.schema import new_id
 from scanner.db.schema import scans as scans_table
 from scanner.db.watches import add_watch
-from scanner.db.work import taken
+from scanner.db.work import Found, taken
 
 PATIENCE = Patience(lease_ms=60_000, max_attempts=3, max_retries=2)
 SHORT = Patience(lease_ms=300, max_attempts=3, max_retries=2)
@@ -187,3 +187,19 @@ def test_leases_outlive_a_database_that_is_away_for_a_moment(
             connection.execute(text("ALTER TABLE elsewhere RENAME TO scans"))
             connection.execute(update(scans_table).values(lease_until=2**60))
         until(lambda: seen.look(row) > 2)
+
+
+def test_what_was_found_says_whether_more_may_wait(engine: Engine, add: Any) -> None:
+    def found() -> Found:
+        with taken(engine, scans_table, PATIENCE, limit=2, on_parked=nothing_parked) as work:
+            with engine.begin() as connection:
+                for claim in work.claims:
+                    leases.finish(connection, scans_table, claim, leases.DONE)
+            return work.found
+
+    assert found() is Found.NOTHING
+    for _ in range(3):
+        add(Lane.FEED)
+    assert (found(), found(), found()) == (Found.SOME, Found.ALL, Found.NOTHING)
+    add(Lane.FEED, attempts=1)  # who comes alone may have others behind him
+    assert found() is Found.SOME

@@ -15,8 +15,9 @@ from scanner.errors import FinalError, StoreUnavailableError
 from scanner.incident import Phase
 from scanner.model import Lookup, Secret, Validity
 from scanner.ports import TokenStore
-from scanner.respond.decide import commit_intent
-from scanner.respond.record import record_outcome
+from scanner.respond.decide import commit_intents
+from scanner.respond.record import Act as Done
+from scanner.respond.record import record_outcomes
 
 ONCE = ["leak.found", "notice.delivered", "revocation.decided", "token.revoked"]
 Act = Callable[[], bool]
@@ -148,9 +149,9 @@ def test_with_a_lost_claim_no_step_leaves_a_trace(desk, leaked: str) -> None:
     desk.let_time_pass()
     assert desk.respond()
     seen = (desk.incident(), desk.notices(), desk.actions())
-    assert commit_intent(desk.engine, stale, patience) is None
+    assert commit_intents(desk.engine, [stale], patience) == {}
     for ours in (True, False):
-        assert record_outcome(desk.engine, stale, ours=ours) is None
+        assert record_outcomes(desk.engine, [Done(stale, ours)]) == {}
     assert (desk.incident(), desk.notices(), desk.actions()) == seen
     assert seen[0]["id"] == leaked
 
