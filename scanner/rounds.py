@@ -11,7 +11,7 @@ from typing import Any
 from celery.beat import Scheduler
 
 from scanner.bootstrap import Services
-from scanner.db import audit, heartbeats, late
+from scanner.db import audit, heads, heartbeats, late
 from scanner.db.engine import DATABASE_AWAY
 from scanner.db.lanes import Lane
 from scanner.db.leases import is_ready
@@ -57,7 +57,7 @@ class Round:
         """
         done = [
             self._did("the day's seal keys", self._turn_keys),
-            self._did("forgetting old sightings", self._prune),
+            self._did("forgetting what is old", self._prune),
             self._did("due watches", self._accept_watches),
             self._did("looking for lost work", self._wake),
         ]
@@ -92,6 +92,7 @@ class Round:
     def _prune(self) -> None:
         days = self._services.settings.unknown_days
         late.prune_old(self._services.database, days, Deadline(_PRUNE_SECONDS))
+        heads.prune_heads(self._services.database, Deadline(_PRUNE_SECONDS))
 
     def _accept_watches(self) -> None:
         with self._services.database.begin() as connection:

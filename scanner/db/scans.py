@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select, text, update
 
 from scanner.db.clock import now_in, now_ms
 from scanner.db.dialect import upsert
 from scanner.db.lanes import Lane
-from scanner.db.leases import PARKED, PENDING, RUNNING
-from scanner.db.schema import new_id, repositories, scanned_heads, scans, watches
+from scanner.db.leases import PARKED, PENDING
+from scanner.db.schema import UNFINISHED, new_id, repositories, scanned_heads, scans, watches
 from scanner.db.seals import key_of
 from scanner.db.tokens import among, many
 
 _MOST_DUE = 500
-_HAVES = 256  # newest complete heads offered to the server; more only lengthen the request
+HAVES = 256  # newest complete heads offered to the server; more only lengthen the request
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,7 @@ def accept_due_watches(connection: Connection) -> int:
 
 
 def _is_being_scanned(connection: Connection, watch_id: str) -> bool:
-    unfinished = select(scans.c.id).where(
-        scans.c.watch_id == watch_id, scans.c.state.in_([PENDING, RUNNING])
-    )
+    unfinished = select(scans.c.id).where(scans.c.watch_id == watch_id, text(UNFINISHED))
     return connection.execute(unfinished.limit(1)).first() is not None
 
 
@@ -188,7 +186,7 @@ def known_repositories(
     )
     newest = (
         select(ranked.c.repository_id, ranked.c.object_id)
-        .where(ranked.c.rank <= _HAVES)
+        .where(ranked.c.rank <= HAVES)
         .order_by(ranked.c.repository_id, ranked.c.rank)
     )
     heads: dict[str, list[str]] = {}

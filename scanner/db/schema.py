@@ -36,6 +36,7 @@ def new_id() -> str:
 
 # Work that did not come back is rare, and must be found among much that never went out.
 SUSPECT = "state = 'pending' AND attempts > 0"
+UNFINISHED = "state IN ('pending', 'running')"  # a watch has many scans, and hardly one of these
 
 
 def _suspects(table: str) -> Index:
@@ -190,6 +191,12 @@ scans = Table(
     UniqueConstraint("watch_id", "due_at"),
     Index("scans_work", "state", "priority", "available_at"),
     _suspects("scans"),
+    Index(
+        "scans_of_watch",
+        "watch_id",
+        sqlite_where=text(UNFINISHED),
+        postgresql_where=text(UNFINISHED),
+    ),
 )
 
 scanned_heads = Table(
@@ -199,6 +206,7 @@ scanned_heads = Table(
     Column("ruleset", String(64), primary_key=True),
     Column("object_id", String(64), primary_key=True),
     Column("scanned_at", BigInteger, nullable=False),
+    Index("scanned_heads_newest", "repository_id", "ruleset", "scanned_at"),
 )
 
 incidents = Table(

@@ -146,6 +146,14 @@ def upgrade() -> None:
     )
     op.drop_table("policies_before")
 
+    op.create_index(
+        "scanned_heads_newest", "scanned_heads", ["repository_id", "ruleset", "scanned_at"]
+    )
+    where = sa.text("state IN ('pending', 'running')")
+    op.create_index(
+        "scans_of_watch", "scans", ["watch_id"], sqlite_where=where, postgresql_where=where
+    )
+
     where = sa.text("state = 'pending' AND attempts > 0")
     for table in ("scans", "incidents", "sealed_candidates", "outbox"):
         op.create_index(
