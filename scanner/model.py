@@ -193,6 +193,7 @@ class AuditAction(StrEnum):
     LEAK_SEEN_AGAIN = "leak.seen_again"
     LEAK_UNPROVED = "leak.unproved"  # the store did not answer before the seal expired
     LEAK_REOPENED = "leak.reopened"
+    SEAL_EXPIRED = "seal.expired"  # a token that was to be revoked by itself is not held any more
     SIGHTINGS_PRUNED = "sightings.pruned"
     REVOCATION_DECIDED = "revocation.decided"
     REVOCATION_NOT_NEEDED = "revocation.not_needed"

@@ -13,25 +13,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 
 from scanner.correlation import correlated
 from scanner.db import (
     alarms,
-    audit,
     freezes,
     leases,
-    outbox,
     parking,
     reopening,
     sealed,
-    verdicts,
 )
 from scanner.db.alarms import AWAY_MS, Topic
 from scanner.db.clock import now_ms, to_iso
 from scanner.db.engine import DATABASE_AWAY
+from scanner.db.expiry import expire, scan_of
 from scanner.db.leases import Claim, Patience
-from scanner.db.schema import scans, sealed_candidates
+from scanner.db.schema import sealed_candidates
 from scanner.db.sealed import Cause, Waiting
 from scanner.db.verdicts import Finding
 from scanner.db.work import Found, taken
@@ -46,7 +44,6 @@ log = logging.getLogger(__name__)
 _BATCH = 64
 _MOST_FAILURES = 16  # look-ups of one batch that got no answer
 _AWAY_MS = 15_000  # a store that did not answer is left alone for so long
-_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class Rechecker:
         """Ask about a batch of tokens, if there is time; false: there was nothing to do."""
         if deadline is not None and deadline.is_over:
             return Found.NOTHING
-        expired = self._expire()
+        expired = expire(self.engine, self.judge.sealer.key_ids, _BATCH)
         with taken(
             self.engine, sealed_candidates, self.patience, limit=_BATCH, on_parked=_tell_parked
         ) as work:
@@ -173,7 +170,7 @@ class Rechecker:
     ) -> None:
         self.judge.record(
             connection,
-            _scan_of(connection, row),
+            scan_of(connection, row),
             Judged(tuple(Finding(one, lookup, one.place.path or "") for one in waiting.places)),
         )
 
@@ -208,55 +205,10 @@ class Rechecker:
             if parking.park(connection, sealed_candidates, claim, said):
                 _tell_parked(connection, {**claim.row, "error": said})
 
-    def _expire(self) -> bool:
-        with self.engine.begin() as connection:
-            rows = sealed.expired(connection, _BATCH)
-            # What the store was asked about in time, and never knew, has had its verdict.
-            lost = [row for row in rows if row["cause"] != Cause.UNCONFIRMED]
-            for row in lost:
-                if row["cause"] in (Cause.STORE_UNAVAILABLE, Cause.UNREADABLE):
-                    self._write_unproved(connection, row)
-                audit.record(
-                    connection,
-                    AuditAction.LEAK_UNPROVED,
-                    incident_id=row["incident_id"],
-                    correlation_id=row["scan_id"],
-                    store=row["store"],
-                    cause=row["cause"],
-                )
-            if lost:
-                _alarm(connection, lost)
-        for row in rows:
-            with correlated(row["scan_id"]):
-                log.warning("sealed token %s has expired: %s", row["id"], row["cause"])
-        SEALED.add(len(rows), outcome="expired")
-        return bool(rows)
-
-    def _write_unproved(self, connection: Connection, row: Mapping[str, Any]) -> None:
-        """Keep the places, under the fingerprint that was made when the token was sealed."""
-        verdicts.record_unproved(connection, _scan_of(connection, row), sealed.places_of(row), row)
-
 
 def _halves(lot: Sequence[Secret]) -> list[Sequence[Secret]]:
     middle = len(lot) // 2
     return [part for part in (lot[:middle], lot[middle:]) if part]
-
-
-def _scan_of(connection: Connection, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = connection.execute(select(scans).where(scans.c.id == row["scan_id"]))
-    return dict(found.mappings().one())
-
-
-def _alarm(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    stores = ", ".join(sorted({row["store"] for row in rows}))
-    outbox.alarm(
-        connection,
-        dedupe=f"unproved:{stores}:{now_ms(connection) // _HOUR_MS}"[:100],
-        title="Leaked tokens could not be proved in time",
-        explanation=f"{len(rows)} or more tokens waited for {stores} until their seals expired. "
-        "Whether they still work is not known.",
-        what_to_do="See: patrol audit list; ask the token store, and scan their repositories anew",
-    )
 
 
 def _tell_parked(connection: Connection, row: Mapping[str, Any]) -> None:

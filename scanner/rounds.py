@@ -12,6 +12,7 @@ from celery.beat import Scheduler
 
 from scanner.bootstrap import Services
 from scanner.db import audit, heads, heartbeats, late
+from scanner.db.alarms import warn_of_seals
 from scanner.db.engine import DATABASE_AWAY
 from scanner.db.lanes import Lane
 from scanner.db.leases import is_ready
@@ -27,6 +28,7 @@ from scanner.worker import DELIVER, RECHECK, RESPOND, SCANS
 log = logging.getLogger(__name__)
 
 _SEAL_SECONDS = 0.5  # then beat has other things to do
+_WARNING, _HOUR_MS = "warn-of-seals", 3_600_000
 _PRUNE_SECONDS = 5.0  # the rest has time until the next hour
 TABLES: Mapping[str, Any] = {RESPOND: incidents, RECHECK: sealed_candidates, DELIVER: outbox}
 
@@ -58,6 +60,7 @@ class Round:
         done = [
             self._did("the day's seal keys", self._turn_keys),
             self._did("forgetting what is old", self._prune),
+            self._did("warning of seals that end", self._warn),
             self._did("due watches", self._accept_watches),
             self._did("looking for lost work", self._wake),
         ]
@@ -89,10 +92,19 @@ class Round:
         settings = self._services.settings
         turn_seal_keys(self._services.database, settings.seal_ring, settings.seal_days)
 
+    @property
+    def _live_keys(self) -> frozenset[str]:
+        return self._services.sealer.key_ids
+
     def _prune(self) -> None:
         days = self._services.settings.unknown_days
         late.prune_old(self._services.database, days, Deadline(_PRUNE_SECONDS))
         heads.prune_heads(self._services.database, Deadline(_PRUNE_SECONDS))
+
+    def _warn(self) -> None:
+        with self._services.database.begin() as connection:
+            if heartbeats.begin_round(connection, _WARNING, _HOUR_MS):
+                warn_of_seals(connection)
 
     def _accept_watches(self) -> None:
         with self._services.database.begin() as connection:
@@ -101,7 +113,7 @@ class Round:
     def _wake(self) -> None:
         with self._services.database.begin() as connection:
             waiting = [task for task, table in TABLES.items() if is_ready(connection, table)]
-            if RECHECK not in waiting and any_expired(connection):
+            if RECHECK not in waiting and any_expired(connection, self._live_keys):
                 waiting.append(RECHECK)
             lanes: Mapping[Lane, str] = SCANS
             waiting += [task for lane, task in lanes.items() if is_ready(connection, scans, lane)]

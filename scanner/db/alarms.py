@@ -7,18 +7,19 @@ it should see what there is to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, case, func, or_, select, true
 
-from scanner.db.clock import now_in
+from scanner.db.clock import now_in, to_iso
 from scanner.db.dialect import upsert
 from scanner.db.leases import PARKED, PENDING, RUNNING
 from scanner.db.outbox import alarm
 from scanner.db.schema import alarm_turns, incidents, outbox, scans, sealed_candidates
+from scanner.db.sealed import HELD, Cause, is_ending, newest_ending
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -35,6 +36,7 @@ class Topic(StrEnum):
     HELD_UP = "held-up"
     STORE_AWAY = "store-away"
     UNREADABLE = "unreadable"
+    SEALS_ENDING = "seals-ending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class _About:
     one: str  # "1 scan is parked"
     many: str  # "{} scans are parked"
     what_to_do: str
-    only: ColumnElement[bool] | None = None  # of what is counted
+    only: Callable[[Connection], ColumnElement[bool]] = lambda _: true()  # of what is counted
 
 
 HELD_UP_RETRIES = 5  # about half a minute of trying
@@ -74,21 +76,28 @@ _ABOUT = {
         "{} leaked tokens are not revoked yet",
         "Look at the token store: patrol doctor says what is wrong, and how a frozen one is "
         "released. Each token is tried again every minute.",
-        incidents.c.retries >= HELD_UP_RETRIES,
+        lambda _: incidents.c.retries >= HELD_UP_RETRIES,
     ),
     Topic.STORE_AWAY: _About(
         sealed_candidates, _WAITS, "A leaked token waits for its proof, and the store is away",
         "{} leaked tokens wait for their proof, and the store is away",
         "Look at the token store: patrol doctor says what is wrong, and how a frozen one is "
         "released. What waits is asked about again by itself, until PATROL_SEAL_DAYS are over.",
-        sealed_candidates.c.cause == "store_unavailable",
+        lambda _: sealed_candidates.c.cause == Cause.STORE_UNAVAILABLE.value,
     ),
     Topic.UNREADABLE: _About(
         sealed_candidates, _WAITS, "The token store gives no answer about a leaked token",
         "The token store gives no answer about {} leaked tokens",
         "It answers about others. Its warnings in the log of patrol worker say what is wrong: a "
         "state or a field that PATROL_STORE does not describe, or a request that fails.",
-        sealed_candidates.c.cause == "unreadable",
+        lambda _: sealed_candidates.c.cause == Cause.UNREADABLE.value,
+    ),
+    Topic.SEALS_ENDING: _About(
+        sealed_candidates, (HELD,), "A leaked token is still active, and will not be held for long",
+        "{} leaked tokens are still active, and will not be held for long",
+        "Let the store answer (patrol doctor says what is wrong), or revoke by hand: patrol leaks "
+        "show says whose tokens they are. What is not held any more, Patrol cannot revoke there.",
+        is_ending,
     ),
 }  # fmt: skip
 
@@ -122,6 +131,20 @@ def raise_alarm(
     )
 
 
+def warn_of_seals(connection: Connection) -> None:
+    """Tell of tokens that are to be revoked, and will not be held for long, while there is time."""
+    row = newest_ending(connection)
+    if row is None:
+        return
+    example = (
+        f"Incident {row['incident_id']}: its token is still active, as far as is known. The store "
+        f"{row['store']} revokes only by the token itself, which is wiped at "
+        f"{to_iso(row['expires_at'])} or soon after."
+    )
+    since = row["expires_at"] - (row["expires_at"] - row["sealed_at"]) // 4
+    raise_alarm(connection, Topic.SEALS_ENDING, example, row["incident_id"], since=since)
+
+
 def as_of_now(
     connection: Connection, notice: Mapping[str, Any], context: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -129,7 +152,7 @@ def as_of_now(
     if "topic" not in notice:
         return dict(context)
     about = _ABOUT[Topic(notice["topic"])]
-    count = connection.execute(_counted(about)).scalar_one()
+    count = connection.execute(_counted(connection, about)).scalar_one()
     said = context["explanation"]
     if count == 0:
         said += " Since then it has gone on by itself, or was put back to work."
@@ -161,11 +184,10 @@ def _turn(connection: Connection, topic: Topic, since: int | None) -> int | None
     return due
 
 
-def _counted(about: _About) -> Any:
+def _counted(connection: Connection, about: _About) -> Any:
     table = about.table
     query = select(func.count()).select_from(table).where(table.c.state.in_(about.states))
-    if about.only is not None:
-        query = query.where(about.only)
+    query = query.where(about.only(connection))
     if table is outbox:  # an alarm that was refused cannot be told of by another
         query = query.where(table.c.kind != "alarm")
     return query

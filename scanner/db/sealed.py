@@ -7,20 +7,31 @@ before it is wiped as well, and the operator is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    exists,
+    func,
+    not_,
+    select,
+    update,
+)
 
-from scanner.db.clock import now_ms
+from scanner.db.clock import now_in, now_ms
 from scanner.db.dialect import upsert
 from scanner.db.incidents import fingerprint
 from scanner.db.leases import DONE, PENDING, RUNNING
-from scanner.db.schema import new_id, sealed_candidates
+from scanner.db.schema import incidents, new_id, sealed_candidates
 from scanner.db.seals import Sealer, key_of
+from scanner.incident import Phase
 from scanner.keyring import Key
 from scanner.model import Candidate, Checksum, LocatedCandidate, ObjectKind, Place, Secret
 
@@ -149,12 +160,16 @@ def postpone(connection: Connection, store: str, until: int) -> None:
     )
 
 
-def expired(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """Wipe what waited for too long, and return its rows: no verdict was reached."""
+def expired(connection: Connection, limit: int, live: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Wipe what waited for too long, and return its rows: what they waited for did not come.
+
+    What is held for a revocation that is still to be made stays while its key does: `live` are the
+    ids of the keys that there are.
+    """
     found = (
         connection.execute(
             select(sealed_candidates)
-            .where(_unwiped(), sealed_candidates.c.expires_at <= now_ms(connection))
+            .where(_is_over(connection, live))
             .order_by(sealed_candidates.c.expires_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -177,14 +192,27 @@ def expired(connection: Connection, limit: int) -> list[dict[str, Any]]:
     return rows
 
 
-def any_expired(connection: Connection) -> bool:
-    """True when something waits for too long already."""
+def any_expired(connection: Connection, live: Collection[str] = ()) -> bool:
+    """True when there is something for `expired` to wipe."""
     found = connection.execute(
-        select(sealed_candidates.c.id)
-        .where(_unwiped(), sealed_candidates.c.expires_at <= now_ms(connection))
-        .limit(1)
+        select(sealed_candidates.c.id).where(_is_over(connection, live)).limit(1)
     )
     return found.first() is not None
+
+
+def is_ending(connection: Connection) -> ColumnElement[bool]:
+    """The condition of rows of which less than a quarter of their time is left, while a revocation
+    still needs them."""
+    ends = sealed_candidates.c.expires_at
+    left, all_of_it = ends - now_in(connection), ends - sealed_candidates.c.sealed_at
+    return and_(_unwiped(), sealed_candidates.c.state == HELD, left * 4 <= all_of_it, _is_needed())
+
+
+def newest_ending(connection: Connection) -> RowMapping | None:
+    """The row for which `is_ending` has been true for the shortest time."""
+    query = select(sealed_candidates).where(is_ending(connection))
+    begun = sealed_candidates.c.expires_at * 3 + sealed_candidates.c.sealed_at  # quarters
+    return connection.execute(query.order_by(begun.desc()).limit(1)).mappings().first()
 
 
 def waiting_count(connection: Connection, store: str) -> int:
@@ -194,6 +222,20 @@ def waiting_count(connection: Connection, store: str) -> int:
         .select_from(sealed_candidates)
         .where(sealed_candidates.c.store == store, _unwiped())
     ).scalar_one()
+
+
+def _is_over(connection: Connection, live: Collection[str]) -> ColumnElement[bool]:
+    over = and_(_unwiped(), sealed_candidates.c.expires_at <= now_ms(connection))
+    return and_(over, not_(and_(sealed_candidates.c.seal_key.in_(live), _is_needed())))
+
+
+def _is_needed() -> ColumnElement[bool]:
+    """Held for a revocation that is still to be made: it is not where it is left to the owner."""
+    return exists().where(
+        sealed_candidates.c.cause == Cause.REVOCATION.value,
+        incidents.c.id == sealed_candidates.c.incident_id,
+        incidents.c.phase.in_([Phase.OPEN.value, Phase.REVOKING.value]),
+    )
 
 
 def _unwiped() -> ColumnElement[bool]:

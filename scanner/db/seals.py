@@ -29,6 +29,11 @@ class Sealer:
         if not [_fernet(key) for key in ring]:
             raise ConfigurationError("PATROL_SEAL_KEYS: it holds no key.")
 
+    @property
+    def key_ids(self) -> frozenset[str]:
+        """What is sealed under these can be opened."""
+        return frozenset(key.id for key in self._ring)
+
     def seal(self, bound_to: str, value: Mapping[str, str]) -> bytes:
         """Encrypt `value` so that it opens only for the same `bound_to`."""
         key = self._ring[0]

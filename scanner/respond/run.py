@@ -151,7 +151,7 @@ class Responder:
         if secret is None:
             raise FinalError(
                 f"The store {store.name} revokes only with the token itself, which is not held any "
-                "more; revoke it there by hand."
+                "more. As far as is known the token is still active: revoke it there by hand."
             )
         return secret
 
