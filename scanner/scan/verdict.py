@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from scanner import outcomes
 from scanner.correlation import correlated
-from scanner.db import alarms, audit, holding, leases, scans
+from scanner.db import holding, leases, parking, scans
 from scanner.db.alarms import Topic
 from scanner.db.clock import now_ms
 from scanner.db.engine import DATABASE_AWAY
@@ -180,9 +180,7 @@ class Recorder:
         )
         with self.engine.begin() as connection:
             if final:
-                kept = leases.finish(
-                    connection, scans_table, claim, leases.PARKED, error=said[:500]
-                )
+                kept = parking.park(connection, scans_table, claim, said)
                 state = leases.PARKED if kept else None
             else:
                 state = leases.release(
@@ -202,8 +200,14 @@ def _may_pass(claim: Claim, error: Exception) -> bool:
 def end_parked(connection: Connection, row: Mapping[str, Any]) -> None:
     """A scan waits for a person, as of this transaction: the trail and the operator are told."""
     outcomes.tell_parked(row)
-    alarms.raise_alarm(connection, Topic.PARKED_SCANS, f"Scan {row['id']}: {row['error']}")
-    audit.record(connection, AuditAction.SCAN_PARKED, correlation_id=row["id"], error=row["error"])
+    parking.tell(
+        connection,
+        AuditAction.SCAN_PARKED,
+        Topic.PARKED_SCANS,
+        f"Scan {row['id']}",
+        row,
+        correlation_id=row["id"],
+    )
 
 
 def _tell(verdict: Verdict, proved_at: int) -> None:
