@@ -1,7 +1,7 @@
 """Is this token good, and be it good no more: RFC 7662 and RFC 7009, and the same without loss.
 
-Callers are known (threat 5), tokens come in bodies alone, and a look-up changes nothing and starts
-nothing.
+Callers are known and have a quota (threat 5), tokens come in bodies alone, and a look-up changes
+nothing else and starts nothing.
 """
 
 from __future__ import annotations

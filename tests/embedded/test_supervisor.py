@@ -165,7 +165,7 @@ def test_a_host_that_is_not_ours_is_one_sentence() -> None:
 def test_a_process_that_cannot_start_is_one_sentence_in_its_own_words(
     values: dict[str, Any], supervise: Callable[..., Supervisor]
 ) -> None:
-    said = r"^The (web|worker) process ended \(exit code 2\): patrol: PATROL_GITHUB_WEBHOOK_SECRET"
+    said = r"^The (web|worker|beat) process ended \(exit code 2\): patrol: PATROL_GITHUB_WEBHOOK"
     extra = {"github_webhook_secret": "short"}
     before = family(os.getpid())
     with pytest.raises(ConfigurationError, match=said) as caught, supervise(extra):
