@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -29,7 +29,6 @@ _ORPHANS_TOO_LARGE = "orphaned-commits-too-large: 1"
 _TOO_LARGE = "history-too-large: 1"  # only the newest commits were read
 _TOO_SLOW = "history-too-slow: 1"  # the same, for it would not come, or be read, in time
 _SHALLOW = 50  # commits, when the whole is too much
-_FETCHES = 16  # at once: each may hold a pack in memory until it is its turn to be read
 
 # What less of the repository may mend.
 _TOO_MUCH = (FetchTooLargeError, FetchTooSlowError, InspectionTooLargeError)
@@ -54,7 +53,6 @@ class Reader:
     inspector: Inspector
     clock: ServerClock
     turn: ThreadPoolExecutor  # of one thread: packs wait here, where they can still be given back
-    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_FETCHES))
 
     async def read(self, request: Request, known: KnownBlobs) -> Reading:
         """Fetch and match. Errors: `FetchError`, `InspectionError`, `MalformedPackError`."""
@@ -84,13 +82,12 @@ class Reader:
         if not wanted:
             now = self.clock.now()
             return Reading(Inspection(), 0, now, now)
-        async with self.room:
-            began = perf_counter()
-            async with self.fetcher.fetch(replace(plan, wants=wanted)) as pack:
-                SCAN_SECONDS.note(perf_counter() - began, stage="fetch")
-                fetched_at = self.clock.now()
-                inspection = await self._inspect(pack, len(wanted[0]) // 2, known)
-                return Reading(inspection, pack.size, fetched_at, self.clock.now())
+        began = perf_counter()
+        async with self.fetcher.fetch(replace(plan, wants=wanted)) as pack:
+            SCAN_SECONDS.note(perf_counter() - began, stage="fetch")
+            fetched_at = self.clock.now()
+            inspection = await self._inspect(pack, len(wanted[0]) // 2, known)
+            return Reading(inspection, pack.size, fetched_at, self.clock.now())
 
     async def _inspect(self, pack: Pack, hash_size: int, known: KnownBlobs) -> Inspection:
         turn = self.turn.submit(copy_context().run, self._match, pack, hash_size, known)

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from scanner.db import leases
 from scanner.db.schema import incidents, scanned_heads, scans
 from scanner.deadline import Deadline
 from scanner.git.inline import InlineInspector
-from scanner.model import FetchPlan, Inspection
-from scanner.ports import Pack
+from scanner.model import Inspection
 from tests.reliability.points import Points, watch_commits
 from tests.scans.packs import PacksAtHand
 from tests.scans.world import ZEROS, World
@@ -64,30 +63,6 @@ def at_hand(
 
 def by_head(world: World) -> dict[str, dict[str, Any]]:
     return {row["after"]: dict(row) for row in world.rows(scans)}
-
-
-class Counting:
-    """Knows how many packs are open at once."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner, self.open, self.most = inner, 0, 0
-
-    @asynccontextmanager
-    async def fetch(self, plan: FetchPlan) -> AsyncIterator[Pack]:
-        async with self._inner.fetch(plan) as pack:
-            self.open += 1
-            self.most = max(self.most, self.open)
-            yield pack
-            self.open -= 1
-
-
-def test_a_batch_holds_few_packs_at_once(world: World, pack: bytes, close: ExitStack) -> None:
-    """They wait in memory for the one that reads them."""
-    heads = push(world, BATCH)
-    fetcher = Counting(at_hand(close, pack, heads))
-    assert replace(world.scanner, fetcher=fetcher).run_batch()
-    assert 1 < fetcher.most <= 16
-    assert {row["state"] for row in world.rows(scans)} == {"done"}
 
 
 def test_a_batch_is_two_commits(
