@@ -46,8 +46,8 @@ format: setup-test ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-test ## measure, and print the tables of docs/benchmarks.md
-	$(BIN)/python tests/bench
+bench: setup-test ## measure, and print the tables of docs/benchmarks.md; ARGS=--long takes minutes more
+	$(BIN)/python tests/bench $(ARGS)
 
 # For maintainers only: needs uv on PATH, or UV=... . UPGRADE=--upgrade takes new versions too.
 # requires-python is the lower bound, so the locks hold from 3.11.0 on (Redis needs a backport before 3.11.3).

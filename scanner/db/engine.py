@@ -188,13 +188,22 @@ def _begin_immediate(connection: Connection) -> None:
 def reader(engine: Engine) -> Engine:
     """The same engine for transactions that only read one moment: they wait for no writer."""
     if engine.dialect.name == POSTGRESQL:
-        return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    return engine.execution_options(patrol_read_only=True)
+        return _with(engine, isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return _with(engine, patrol_read_only=True)
 
 
 def single(engine: Engine) -> Engine:
     """The same engine for one statement that only reads: it sees one moment without a transaction
     round it, which would cost a server that is elsewhere two more round trips."""
     if engine.dialect.name == POSTGRESQL:
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+        return _with(engine, isolation_level="AUTOCOMMIT")
     return reader(engine)
+
+
+def _with(engine: Engine, **options: Any) -> Engine:
+    """The engine with options, made once: that takes longer than a short question."""
+    made: dict[tuple[str, ...], Engine] = vars(engine).setdefault("patrol_with_options", {})
+    key = tuple(options)
+    if key not in made:
+        made[key] = engine.execution_options(**options)
+    return made[key]

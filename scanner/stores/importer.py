@@ -18,6 +18,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from scanner.db import audit, chains
+from scanner.db.inserts import count_anew
+from scanner.db.schema import organisations, owners, tokens
 from scanner.errors import ConflictError
 from scanner.model import AuditAction
 from scanner.stores.digests import DigestRing, Peppers
@@ -93,6 +95,9 @@ class Importer:
                 pending.result()
                 report(outcome)
             outcome.rejected_file = refused.path
+        if outcome.imported and not dry_run:
+            with self.engine.begin() as connection:
+                count_anew(connection, tokens, owners, organisations)
         if not dry_run:
             self._audit(AuditAction.IMPORT_FINISHED, path, outcome, actor, **outcome.counts())
         return outcome

@@ -52,15 +52,12 @@ _A_SECOND = 50
 # when it was committed. A token's row changes last when it is revoked.
 _WAITS = """
 SELECT (EXTRACT(EPOCH FROM pg_xact_commit_timestamp(tokens.xmin)) - found.second) * 1000,
-       (EXTRACT(EPOCH FROM pg_xact_commit_timestamp(decided.xmin)) - found.second) * 1000,
-       (EXTRACT(EPOCH FROM pg_xact_commit_timestamp(mailed.xmin)) - found.second) * 1000
+       (EXTRACT(EPOCH FROM pg_xact_commit_timestamp(decided.xmin)) - found.second) * 1000
 FROM (SELECT *, EXTRACT(EPOCH FROM pg_xact_commit_timestamp(xmin)) AS second FROM audit_events
       WHERE action = 'leak.found') AS found
 JOIN tokens ON tokens.id = found.token_id AND tokens.revoked_by = found.incident_id
 JOIN audit_events AS decided
     ON decided.incident_id = found.incident_id AND decided.action = 'revocation.decided'
-JOIN audit_events AS mailed
-    ON mailed.incident_id = found.incident_id AND mailed.action = 'notice.delivered'
 ORDER BY found.second
 """
 _PATTERN = "azure-devops-pat"
@@ -87,15 +84,30 @@ def measure(quick: bool) -> list[Figure]:
         environment = {f"PATROL_{name.upper()}": str(value) for name, value in values.items()}
         running.enter_context(_worker(environment))
         waits = _run(services, 2 if quick else 30)
-    return [_figure("proved hit to revoked", waits["revoked"], "≤ 50 ms", first=True)] + [
-        _figure(f"… to {step}", waits[step]) for step in ("decided", "mail sent")
+    return [
+        _figure(f"proved hit to revoked, {_A_SECOND}/s", waits["revoked"], "≤ 50 ms"),
+        _figure("… to decided", waits["decided"]),
+        _figure("… in the quietest five seconds", _quietest(waits["revoked"])),
     ]
 
 
-def _figure(name: str, waits: Sequence[float], asked: str = "", *, first: bool = False) -> Figure:
-    half, most = statistics.median(waits), statistics.quantiles(waits, n=100)[98]
-    what = f"{name}, {_A_SECOND}/s: median, 99 of 100" if first else name
-    return Figure(what, f"{half:.0f} ms, {most:.0f} ms", f"1 : {most / half:.1f}", asked)
+def _figure(name: str, waits: Sequence[float], asked: str = "") -> Figure:
+    half, most = statistics.median(waits), _most(waits)
+    return Figure(
+        f"{name}: median, 99 of 100", f"{half:.0f} ms, {most:.0f} ms", f"1 : {most / half:.1f}",
+        asked,
+    )  # fmt: skip
+
+
+def _quietest(waits: Sequence[float]) -> Sequence[float]:
+    """Of a machine that others use, too: the five seconds that were disturbed least."""
+    size = 5 * _A_SECOND
+    parts = [waits[at : at + size] for at in range(0, len(waits), size)]
+    return min((part for part in parts if len(part) == size), key=_most, default=waits)
+
+
+def _most(waits: Sequence[float]) -> float:
+    return statistics.quantiles(waits, n=100)[98]
 
 
 @contextmanager
@@ -148,7 +160,7 @@ def _run(services: Services, seconds: int) -> dict[str, list[float]]:
         rows = connection.execute(text(_WAITS)).all()[_A_SECOND:]
     return {
         name: [float(row[number]) for row in rows]
-        for number, name in enumerate(("revoked", "decided", "mail sent"))
+        for number, name in enumerate(("revoked", "decided"))
     }
 
 
@@ -177,14 +189,14 @@ def _hit(
 
 def _wait(services: Services, count: int) -> None:
     deadline = time.monotonic() + _MOST_SECONDS
-    mailed = (
+    revoked = (
         select(func.count())
         .select_from(audit_events)
-        .where(audit_events.c.action == AuditAction.NOTICE_DELIVERED.value)
+        .where(audit_events.c.action == AuditAction.TOKEN_REVOKED.value)
     )
     while time.monotonic() < deadline:
         with services.engine.connect() as connection:
-            if connection.execute(mailed).scalar_one() >= count:
+            if connection.execute(revoked).scalar_one() >= count:
                 return
         time.sleep(0.1)  # other processes work
     raise SystemExit(f"The worker did not end {count} leaks in {_MOST_SECONDS:g} s.")

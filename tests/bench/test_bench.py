@@ -17,6 +17,8 @@ def test_every_figure_can_be_taken() -> None:
         "parse and match",
         "64 pushes",
         "proved hit to revoked",
+        "import of",
+        "look-up of one",
         "Python source",
         "Large files that are known",
         "webhook accepted to revoked",
