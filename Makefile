@@ -6,7 +6,7 @@ SHELL := /bin/bash
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: help setup setup-test setup-servers run run-real test test-long chaos lint format bench lock clean
+.PHONY: help setup setup-test setup-servers run run-real test chaos lint format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,7 +18,7 @@ setup: ## build .venv from the hash-pinned lock
 setup-test: ## the same, with what the tests need
 	@scripts/setup.sh test
 
-setup-servers: ## redis-server, PostgreSQL and Chromium for the tests: found, or on Debian as root installed
+setup-servers: ## what the tests drive: found, or installed as root
 	@scripts/test_servers.sh
 
 run: setup ## the main job, end to end, then stay up
@@ -35,9 +35,6 @@ lint: setup-test ## style, types and the import order
 
 test: lint setup-servers ## lint, then every test
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
-
-test-long: setup-test setup-servers ## the tests that take minutes: kill points, worker processes, the image
-	$(BIN)/python -m pytest -q -m long
 
 chaos: setup-test setup-servers ## faults under a stream of leaks; ARGS="--leaks 1000 --faults 50 --seed 1"
 	$(BIN)/python -m tests.chaos.run $(ARGS)

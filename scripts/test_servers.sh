@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What the tests need beside Python: redis-server, PostgreSQL and Chromium. real_servers.py needs the first two.
+# What the tests need beside Python: redis-server, PostgreSQL, Chromium, and a C compiler that gives processes
+# clocks of their own. real_servers.py needs the first two.
 #
 #   test_servers.sh [NAME...]         installs what is missing through apt, on Debian as root; costs nothing when
-#                                     all is there; without names, all three
+#                                     all is there; without names, all of them
 #   test_servers.sh where [NAME...]   prints one line each: name, path ("" when it is missing), what is needed
 #
 # Nothing is left running: the packages' own services are neither started nor enabled, and no PostgreSQL
@@ -14,11 +15,12 @@ unset CDPATH
 readonly OLDEST_POSTGRESQL=13
 readonly UPDATE_SECONDS=60 INSTALL_SECONDS=900 CONNECT_SECONDS=10 # a machine without network does not hang
 
-readonly NAMES=(redis-server postgresql chromium) # Debian's packages have these names
+readonly NAMES=(redis-server postgresql chromium tcc) # Debian's packages have these names
 declare -rA NEEDED=(
     [redis-server]="redis-server"
     [postgresql]="PostgreSQL $OLDEST_POSTGRESQL or newer (initdb and postgres)"
     [chromium]="Chromium"
+    [tcc]="a C compiler (cc, gcc, clang or tcc)"
 )
 
 say() { printf 'test servers: %s\n' "$*" >&2; }
@@ -35,6 +37,7 @@ find_server() {
     local place
     case $1 in
     redis-server) type -P redis-server ;;
+    tcc) type -P cc || type -P gcc || type -P clang || type -P tcc ;;
     chromium) type -P chromium || type -P chromium-browser || type -P google-chrome ;;
     postgresql)
         place=$(type -P postgres) && place=$(dirname -- "$(readlink -f -- "$place")") &&

@@ -275,13 +275,19 @@ FAULTS: Sequence[Fault] = (
 )
 
 
-def choose(world: World, number: int, rng: random.Random) -> tuple[list[Fault], dict[str, str]]:
-    """Return so many faults, each kind about as often; and the kinds that cannot be had here."""
+def choose(
+    world: World, number: int, rng: random.Random, only: Sequence[str]
+) -> tuple[list[Fault], dict[str, str]]:
+    """Return so many faults whose names hold one of `only`, each kind about as often; and the kinds
+    that cannot be had here."""
     mine = [
         fault for fault in FAULTS if fault.only in (None, world.database_kind, world.store_kind)
     ]
     skipped = {fault.name: why for fault in mine if (why := fault.why_not(world)) is not None}
     possible = [fault for fault in mine if fault.name not in skipped]
+    possible = [fault for fault in possible if any(words in fault.name for words in only)]
+    if not possible:
+        raise SystemExit(f"no fault that can be had here is called like {' or '.join(only)}")
     chosen: list[Fault] = []
     while len(chosen) < number:
         rng.shuffle(possible)

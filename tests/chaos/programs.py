@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -15,17 +14,17 @@ from pathlib import Path
 from typing import Self
 
 from tests.servers.guardian import family, send
+from tests.servers.present import place_of
 
 ROOT = Path(__file__).resolve().parents[2]
 _CLOCK = Path(__file__).with_name("clock.c")
-_COMPILERS = ("cc", "gcc", "clang", "tcc")
 _LOOK_SECONDS = 0.25
 _TAIL = 2_000  # bytes of a log that tell why a process ended
 
 
 def build_clock(folder: Path) -> Path | None:
     """Compile what gives a process a clock of its own; None: there is no C compiler."""
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    compiler = place_of("tcc")
     if compiler is None:
         return None
     built = folder / "clock.so"

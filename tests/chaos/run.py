@@ -61,7 +61,7 @@ class Run:
         faulty, pushing, delivering = (random.Random(f"{options.seed} {n}") for n in range(3))
         with World(options.database, options.store) as world:
             key = world.services.settings.all_hooks[0].secrets[0].get_secret_value()
-            faults, skipped = choose(world, options.faults, faulty)
+            faults, skipped = choose(world, options.faults, faulty, options.only or [""])
             for name, why in skipped.items():
                 self.say(f"not tried: {name}: {why}")
             with Deliveries(world.url, key, delivering) as deliveries:
@@ -182,6 +182,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--database", choices=(SQLITE, POSTGRESQL), default=POSTGRESQL)
     parser.add_argument("--store", choices=(BUILTIN, HTTP), default=BUILTIN)
+    parser.add_argument(
+        "--only", action="append", help="faults with this in their name; may be given again"
+    )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--seconds", type=float, default=1_500, help="no new fault after so long")
     parser.add_argument("--logs", type=Path, help="keep the processes' logs in this folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,33 +13,54 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, delete, update
 
-from scanner.db.dialect import POSTGRESQL, SQLITE
+from scanner.db.dialect import SQLITE
 from scanner.db.schema import audit_events, incidents, outbox, tokens
 from tests.chaos import verdict
 from tests.chaos.deliveries import Deliveries
 from tests.chaos.stream import Planted, Stream
 from tests.chaos.verdict import Verdict
-from tests.chaos.world import BUILTIN, HTTP, World
+from tests.chaos.world import BUILTIN, World
 from tests.servers.present import needs
 
 ROOT = Path(__file__).parents[2]
 LEAKS, SECONDS = 6, 60.0
 
 
-@pytest.mark.parametrize(
-    ("database", "store", "faults"), [(SQLITE, BUILTIN, 5), (POSTGRESQL, HTTP, 8)]
-)
-def test_a_few_faults(database: str, store: str, faults: int) -> None:
-    """The same seed every time, so that the same faults come; `make chaos` tries others."""
-    if database == POSTGRESQL:
-        for server in ("postgresql", "redis-server"):
-            needs(server)
-    words = [f"--database={database}", f"--store={store}", f"--faults={faults}"]
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.run", *words, "--leaks=40", "--seed=9"],
+def run(faults: int, *words: str) -> str:
+    """Run it with the same seed every time; returns what it says. `make chaos` tries others."""
+    fixed = (f"--faults={faults}", "--leaks=40", "--seed=9")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.chaos.run", *fixed, *words],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_redis_that_is_gone_flushed_full_or_hangs_changes_no_outcome() -> None:
+    needs("postgresql")
+    needs("redis-server")
+    said = run(4, "--only=Redis")
+    assert {"Redis gone", "Redis FLUSHALL", "Redis full", "Redis hangs"} <= rows(said)
+
+
+def test_an_http_store_that_fails_in_every_way_changes_no_outcome() -> None:
+    needs("postgresql")
+    needs("redis-server")
+    assert len(rows(run(5, "--store=http", "--only=HTTP store"))) == 6
+
+
+def test_clocks_that_are_ten_minutes_wrong_change_no_outcome() -> None:
+    needs("tcc")
+    said = run(3, "--database=sqlite", "--only=clocks", "--only=everything")
+    wrong = {"clocks 10 minutes fast", "clocks 10 minutes slow", "kill -9 everything at once"}
+    assert wrong <= rows(said)
+
+
+def rows(said: str) -> set[str]:
+    """The names of the table's rows."""
+    (table,) = re.findall(r"^fault .*?\n-+\n(.*?)\n-+\n", said, re.DOTALL | re.MULTILINE)
+    return {row[:36].strip() for row in table.splitlines()} | {"all"}
 
 
 @dataclass

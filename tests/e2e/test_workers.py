@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from scanner.db.dialect import SQLITE
 from scanner.db.lanes import Lane
 from scanner.db.schema import heartbeats, incidents, outbox, scans, tokens
 from scanner.slots import NAMES
 from scanner.sources.github_push import Push
+from tests.databases import Databases
 from tests.e2e.gate import Gate
 from tests.servers.guardian import family
 from tests.servers.redis import RedisServer
@@ -27,14 +29,14 @@ from tests.servers.redis import RedisServer
 ZEROS = "0" * 40
 
 
-@pytest.fixture(scope="module", params=["embedded", "redis"])
-def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    if request.param == "embedded":
-        yield {}
-        return
+@pytest.fixture(scope="module")
+def broker(request: pytest.FixtureRequest, databases: Databases) -> dict[str, str]:
+    """SQLite goes with the embedded broker, PostgreSQL with Redis."""
+    if databases.kind == SQLITE:
+        return {}
     server: RedisServer = request.getfixturevalue("shared_redis")
     server.flush()
-    yield {"broker_url": server.url()}
+    return {"broker_url": server.url()}
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """kill -9 at every commit and at every call to the outside: one revocation, one mail, one trail.
 
-The points are listed nowhere: a first run tells which there are. With EVERY_POINT=1, as
-`make chaos` sets it, every flow dies at each of its own; without, the others die only where the
-first one does not come by, or where a raw token is held.
+The points are listed nowhere: a first run tells which there are. With EVERY_POINT=1 every flow dies
+at each of its own; without, the others die only where the first one does not come by, or where a
+raw token is held.
 """
 
 from __future__ import annotations
