@@ -83,4 +83,5 @@ def kill_everywhere(installation: Installation, workers: Workers, memory: Rememb
             assert memory.is_done(fork)
             services = installation.house.services
             assert services.ledger.known(services.matcher.digest, sorted(ids)) == ids
-    assert {(False, False), (True, False), (True, True)} <= seen
+    # With its copies as well: what the first two saw, for no point comes behind the copy.
+    assert {(False, False), (True, False)} <= seen
