@@ -57,7 +57,7 @@ def expire(engine: Engine, row_id: str) -> None:
 
 def take(engine: Engine, limit: int = 10) -> list[str]:
     with taken(engine, outbox, PATIENCE, limit=limit, on_parked=nothing_parked) as work:
-        assert work.found is bool(work.claims)
+        assert bool(work.found) is bool(work.claims)
         return [claim.id for claim in work.claims]
 
 

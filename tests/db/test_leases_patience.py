@@ -74,7 +74,7 @@ def park(engine: Engine, patience: Patience = PATIENCE) -> list[dict[str, Any]]:
         parked.append(dict(row))
 
     with taken(engine, outbox, patience, limit=9, on_parked=on_parked) as work:
-        assert (work.claims, work.found) == ([], True) if parked else ((), False)
+        assert (work.claims, bool(work.found)) == ([], True) if parked else ((), False)
     return parked
 
 
@@ -210,7 +210,7 @@ def test_parking_and_what_it_causes_are_one_transaction(
 
     def enter(on_parked: Callable[..., None]) -> None:
         with taken(engine, outbox, PATIENCE, limit=9, on_parked=on_parked) as work:
-            assert (work.claims, work.found) == ([], True)
+            assert (work.claims, bool(work.found)) == ([], True)
 
     with pytest.raises(RuntimeError, match="no"):
         enter(fail)
