@@ -34,7 +34,7 @@ lint: setup-test ## style, types and the import order
 	$(BIN)/lint-imports
 
 test: lint setup-servers ## lint, then every test
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 chaos: setup-test setup-servers ## faults under a stream of leaks; ARGS="--leaks 1000 --faults 50 --seed 1"
 	$(BIN)/python -m tests.chaos.run $(ARGS)

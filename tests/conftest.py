@@ -31,6 +31,19 @@ from scanner.patterns.loader import load
 pytest_plugins = ["tests.servers.fixtures", "tests.databases"]
 
 
+_LONG = ("reliability", "chaos", "e2e", "image", "bench")  # rooms with tests of half a minute
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long ones begin first: at the end one process would do them alone."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(_LONG)}
+    items.sort(
+        key=lambda item: next(
+            (ranks[folder] for folder in item.path.parents if folder in ranks), len(ranks)
+        )
+    )
+
+
 class Repository:
     """A bare repository on the server and a clone to commit in."""
 
