@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.errors import FetchRefusedError, ObjectNotFoundError
+from scanner.errors import FetchRefusedError, NotServedError, ObjectNotFoundError
 from scanner.git.pack import Bounds, PackReader
 from scanner.model import FetchPlan
 from scanner.ports import Fetcher
@@ -109,7 +109,7 @@ def test_a_repository_that_does_not_exist(git_server, fetch: Fetch, fetcher: Fet
     ):
         with pytest.raises(FetchRefusedError, match="does not exist") as caught:
             ask()
-        assert type(caught.value) is FetchRefusedError
+        assert type(caught.value) is NotServedError
         assert caught.value.retry is False
 
 

@@ -6,7 +6,7 @@ import json
 
 import httpx2
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from scanner.db.schema import audit_events, incidents, scans
 from tests.databases import on_sqlite
@@ -99,6 +99,15 @@ def test_a_repository_that_comes_later_is_not_lost(house, wait) -> None:
     body = house.push_event("acme/later", ZEROS, "b" * 40)
     scan_id = house.deliver(body).json()["scan"]
     query = select(scans).where(scans.c.id == scan_id)
+    wait("the refusal", lambda: "does not exist" in (house.rows(query)[0]["error"] or ""))
+
+    def hours_pass() -> bool:
+        """It is asked for again, and waits: now for the last time."""
+        waiting = update(scans).where(scans.c.id == scan_id, scans.c.state == "pending")
+        with house.services.database.begin() as connection:
+            return bool(connection.execute(waiting.values(retries=20, available_at=0)).rowcount)
+
+    wait("it to wait", hours_pass)
     wait("the scan to be parked", lambda: house.rows(query)[0]["state"] == "parked")
     assert "does not exist" in house.rows(query)[0]["error"]
     parked = select(audit_events).where(

@@ -117,6 +117,8 @@ def test_slow_pushes_and_a_hanging_mail_server_hold_no_revocation_up(
             "all revocations",
             lambda: all(is_revoked(house, token_id) for token_id, _ in leaks),
         )
+        told = select(incidents.c.id).where(incidents.c.revoked_at.is_not(None))
+        wait("their record", lambda: len(house.rows(told)) == 30)
         found = house.rows(select(incidents))
         waited = sorted(one["revoked_at"] - one["opened_at"] for one in found)
         assert len(waited) == 30
