@@ -34,6 +34,8 @@ PROCESS_LABEL = "process"
 _FILES = "*.db"
 _MOST_SERVICES = 64  # of one role, on one data directory
 _MAIN = "main"
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_FILE_BYTES = 1 << 20  # what the library begins with
 
 _FAST = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SLOW = (
@@ -228,7 +230,7 @@ def start(folder: Path, role: str) -> Path:
     service = _take_folder(folder, role)
     for left in service.glob(_FILES):
         left.unlink()
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(service)  # read whenever a file is opened
+    os.environ[_FOLDER] = str(service)  # read whenever a file is opened
     become(_MAIN)
     # Chosen for all metrics that are made from now on; each asks for its process's name every time.
     values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
@@ -242,8 +244,19 @@ def start(folder: Path, role: str) -> Path:
 
 
 def become(name: str) -> None:
-    """Say who this process is: of all that live at once in a service, only one has the name."""
+    """Say who this process is: of all that live at once in a service, only one has the name.
+
+    Takes the room of its files, if it is the first of the name: they are mapped into memory, and
+    where a disk is full a write into a hole of theirs would end the process. Errors: `OSError`.
+    """
     _names[os.getpid()] = name
+    folder = os.environ.get(_FOLDER)
+    for kind in ("counter", "histogram") if folder else ():
+        file = os.open(f"{folder}/{kind}_{name}.db", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, max(_FILE_BYTES, os.fstat(file).st_size))
+        finally:
+            os.close(file)
 
 
 def _process_name() -> str:

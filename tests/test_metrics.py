@@ -73,6 +73,17 @@ def test_a_pool_counts_on_when_its_processes_are_replaced(folder: Path, service)
     assert len(list(folder.rglob("*.db"))) == before
 
 
+def test_a_full_disk_ends_no_process_that_counts(folder: Path, service) -> None:
+    """What is mapped into memory has its room from the first moment on: a hole would be filled when
+    it is written to, and where that fails the process is killed (SIGBUS)."""
+    end(service("worker", "count", "child:0"))
+    files = list(folder.rglob("*.db"))
+    assert len(files) >= 2
+    for file in files:
+        status = file.stat()
+        assert status.st_blocks * 512 >= status.st_size > 0, file.name
+
+
 def test_what_is_read_while_they_count_is_never_less_than_before(service) -> None:
     out = end(service("worker", *["child:0", "read", "killed:1", "read"] * 5))
     seen = [

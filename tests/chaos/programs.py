@@ -136,10 +136,13 @@ class Program:
             if when and started(pid) == when and family(pid)
         ]
 
-    def last_words(self) -> str:
+    def end(self) -> str:
+        """How it ended, and its last words."""
+        code = None if self._process is None else self._process.returncode
+        words = ""
         with suppress(OSError):
-            return self.log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
-        return ""
+            words = self.log.read_bytes()[-_TAIL:].decode("utf-8", "replace")
+        return f"{words}\nexit code {code}"
 
 
 def started(pid: int) -> str:
@@ -173,7 +176,7 @@ class Warden:
             for program in self._programs:
                 program.members()
                 if program.is_wanted and program.has_ended:
-                    self.restarts.append((program.name, program.last_words()))
+                    self.restarts.append((program.name, program.end()))
                     if not self._enough.wait(1):
                         program.start()
 

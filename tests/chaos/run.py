@@ -38,6 +38,7 @@ _RECOVER_SECONDS = 60.0
 _REST_SECONDS = 180.0
 _HOURS_AFTER = 20.0  # seconds of rest after which pauses that are left are cut short
 _STOP_SECONDS = 30.0
+_SEAL_SECONDS = 15.0
 
 
 class Run:
@@ -142,6 +143,8 @@ class Run:
         return not verdict.look(world, stream.planted).lost
 
     def _judge(self, world: World, planted: list[Planted]) -> Verdict:
+        # A watch may still see a token again, which is one more event.
+        world.until("sealing", lambda: not verdict.look(world, planted).audit, _SEAL_SECONDS)
         found = verdict.look(world, planted)
         found.traces = verdict.search(world, planted, self.say)
         # No fault here is a reason for a program to give up.
