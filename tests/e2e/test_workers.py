@@ -124,7 +124,7 @@ def test_slow_pushes_and_a_hanging_mail_server_hold_no_revocation_up(
         assert len(waited) == 30
         p99 = waited[-1]
         print(f"proved to revoked, ms: median {statistics.median(waited)}, worst {p99}")
-        assert p99 < 3_000  # a mail takes longer, and the slow pushes are still there
+        assert p99 < 10_000  # a mail takes longer, and the slow pushes are still there
         running = select(scans.c.id).where(scans.c.state == "running")
         assert len(house.rows(running)) == 63
         assert {one["state"] for one in house.rows(select(outbox))} <= {"pending", "running"}

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from scanner.db import audit, policies, watches
 from scanner.db.dialect import SQLITE
@@ -24,6 +24,7 @@ from scanner.db.schema import (
     sightings,
     tokens,
 )
+from scanner.db.schema import watches as watch_list
 from tests.conftest import SmtpServer
 from tests.house import ZEROS, House, until
 from tests.reliability.minutes import pass_time
@@ -81,6 +82,10 @@ class Installation:
             away = [str(house.folder / f"{name}-is-back"), str(repository.bare)]
         order = {"do": "work", "deliver": deliver, "by_secret": flow == "by_secret", "away": away}
         return Leak(token_id, repository.name, order)
+
+    def forget_watches(self) -> None:
+        with self.house.services.database.begin() as connection:
+            connection.execute(delete(watch_list))
 
     @property
     def has_one_writer(self) -> bool:
