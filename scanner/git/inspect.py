@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from scanner.examine import examine
 from scanner.git.pack import Bounds, Buffer, PackReader
 from scanner.git.provenance import Commit, Origin, parse_commit, trace
-from scanner.matcher.position import Scans, Spot, spots
+from scanner.matcher.position import Scans, Spot
 from scanner.model import Inspection, LocatedCandidate, ObjectKind, Place
 
 if TYPE_CHECKING:  # the parsing child loads no more than it needs
@@ -95,7 +96,7 @@ class _Matching:
     """Hands objects to the matcher and keeps what has candidates, up to `most` of them."""
 
     def __init__(self, matcher: Scans, most: int) -> None:
-        self._examine = matcher.examine
+        self._matcher = matcher
         self._left = most
         self.hits: dict[str, Hit] = {}
         self.size = 0  # bytes matched
@@ -104,14 +105,13 @@ class _Matching:
     def match(self, object_id: str, kind: ObjectKind, data: bytes) -> bool:
         """Match one object; returns whether nothing at all matched in it."""
         self.size += len(data)
-        candidates, is_bare = self._examine(data)
-        if candidates and object_id not in self.hits:
-            kept = candidates[: self._left]
-            self._left -= len(kept)
-            self.dropped += len(candidates) - len(kept)
-            if kept:
-                self.hits[object_id] = Hit(object_id, kind, spots(data, kept))
-        return is_bare
+        examined = examine(data, self._matcher, self._left)
+        if not examined.is_bare and object_id not in self.hits:
+            self._left -= len(examined.spots)
+            self.dropped += examined.dropped
+            if examined.spots:
+                self.hits[object_id] = Hit(object_id, kind, examined.spots)
+        return examined.is_bare
 
 
 class _LargeFiles:
@@ -182,7 +182,7 @@ def _places(hit: Hit, spot: Spot, origin: Origin | None, itself: Commit | None) 
         yield Place(
             object_id=hit.object_id,
             kind=hit.kind,
-            path=path,
+            path=spot.path(path),
             commit=commit.id if commit else None,
             committed_at=commit.committed_at if commit else None,
             line=spot.line,

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, cast
 
 from scanner.errors import ConfigurationError
+from scanner.examine import examine
 from scanner.git.inspect import Hit
 from scanner.git.provenance import parse_commit
-from scanner.matcher.position import Scans, spots
+from scanner.matcher.position import Scans, Spot
 from scanner.model import Inspection, LocatedCandidate, ObjectKind, Place
 
 _MOST_OBJECT = 128 << 20  # bytes; larger objects are skipped, and said to be
@@ -66,13 +67,14 @@ def scan_repository(
             totals["object-too-large"] += 1
             continue
         totals["bytes"] += len(data)
-        candidates = matcher.scan(data)
-        if not candidates or object_id in hits:
+        if object_id in hits:
             continue
-        kept = candidates[: _MOST_FOUND - totals["candidates"]]
-        totals["candidates"] += len(kept)
-        totals["too-many-candidates"] += len(candidates) - len(kept)
-        hits[object_id] = Hit(object_id, kind, spots(data, kept))
+        examined = examine(data, matcher, _MOST_FOUND - totals["candidates"])
+        totals["too-many-candidates"] += examined.dropped
+        if not examined.spots:
+            continue
+        totals["candidates"] += len(examined.spots)
+        hits[object_id] = Hit(object_id, kind, examined.spots)
         if kind is ObjectKind.COMMIT:
             known[object_id] = (object_id, parse_commit(object_id, data).committed_at, [])
     files = (hit.object_id for hit in hits.values() if hit.kind in _IN_TREES)
@@ -83,7 +85,7 @@ def scan_repository(
             LocatedCandidate(spot.candidate, place)
             for hit in hits.values()
             for spot in hit.spots
-            for place in _at(hit, spot.line, spot.column, known.get(hit.object_id))
+            for place in _at(hit, spot, known.get(hit.object_id))
         ),
         objects=totals["objects"],
         blobs=totals["blobs"],
@@ -97,14 +99,15 @@ _Object = tuple[str, ObjectKind, bytes | None]
 _Known = tuple[str, datetime | None, list[str]]  # commit, its time, paths
 
 
-def _at(hit: Hit, line: int, column: int, known: _Known | None) -> Iterator[Place]:
+def _at(hit: Hit, spot: Spot, known: _Known | None) -> Iterator[Place]:
+    line, column = spot.line, spot.column
     if known is None:
-        yield Place(hit.object_id, hit.kind, line=line, column=column)
+        yield Place(hit.object_id, hit.kind, spot.path(None), line=line, column=column)
         return
     commit, moment, paths = known
     shown: Sequence[str | None] = paths if hit.kind is ObjectKind.BLOB and paths else (None,)
     for path in shown:
-        yield Place(hit.object_id, hit.kind, path, commit, moment, line, column)
+        yield Place(hit.object_id, hit.kind, spot.path(path), commit, moment, line, column)
 
 
 class _Repository:

@@ -23,11 +23,20 @@ class Scans(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A candidate and its line and column, both from 1; columns count bytes."""
+    """A candidate and its line and column, both from 1; columns count bytes.
+
+    `member` is the path inside the archive it was found in, "!" between nested ones; offsets, line
+    and column count in that member. Hostile, as paths are: any bytes (utf-8, surrogateescape).
+    """
 
     candidate: Candidate
     line: int
     column: int
+    member: str = ""
+
+    def path(self, outer: str | None) -> str | None:
+        """Return where it is, in an object at `outer`: "a.zip!inner/key.txt"."""
+        return f"{outer or ''}!{self.member}" if self.member else outer
 
 
 def spots(data: bytes, candidates: Sequence[Candidate]) -> tuple[Spot, ...]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from scanner.errors import ConfigurationError
-from scanner.matcher.position import Scans, spots
+from scanner.examine import examine
+from scanner.matcher.position import Scans
 from scanner.model import Inspection, LocatedCandidate, ObjectKind, Place
 
 MOST_BYTES = 128 << 20  # a larger file is named in `partial`, not read
+_MOST_FOUND = 200_000  # in one file; further ones are counted
 
 
 def scan_folder(root: Path, matcher: Scans, most_bytes: int = MOST_BYTES) -> Iterator[Inspection]:
@@ -80,11 +82,13 @@ def _scan_file(path: Path, matcher: Scans, most_bytes: int, flags: int) -> Inspe
 
 
 def _inspect(path: str, data: bytes, matcher: Scans, partial: tuple[str, ...] = ()) -> Inspection:
+    examined = examine(data, matcher, _MOST_FOUND)
     found = tuple(
         LocatedCandidate(
             spot.candidate,
-            Place("", ObjectKind.BLOB, path, line=spot.line, column=spot.column),
+            Place("", ObjectKind.BLOB, spot.path(path), line=spot.line, column=spot.column),
         )
-        for spot in spots(data, matcher.scan(data))
+        for spot in examined.spots
     )
-    return Inspection(found, 1, 1, len(data), len(data), partial)
+    met = (f"{path}: {reason}" for reason in examined.partial)
+    return Inspection(found, 1, 1, len(data), len(data), (*partial, *met))
