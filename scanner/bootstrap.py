@@ -32,6 +32,7 @@ from scanner.guard import ConnectGuard
 from scanner.judge import Judge
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
+from scanner.patterns.bound import bound_patterns
 from scanner.patterns.loader import load
 from scanner.ports import BlobLedger, TokenStore
 from scanner.recheck import Rechecker
@@ -87,14 +88,7 @@ class Services:
     @cached_property
     def bound(self) -> frozenset[str]:
         """Patterns whose candidates the store may see: those named, and all of the issuer's own."""
-        known = {pattern.id for pattern in self.matcher_ruleset.patterns}
-        unknown = set(self.settings.store_patterns) - known
-        if unknown:
-            raise ConfigurationError(
-                f"PATROL_STORE_PATTERNS names unknown patterns: {', '.join(sorted(unknown))}."
-            )
-        own = {pattern.id for pattern in self.matcher_ruleset.patterns if pattern.own}
-        return frozenset(self.settings.store_patterns) | own
+        return bound_patterns(self.matcher_ruleset, self.settings.store_patterns)
 
     @cached_property
     def matcher_ruleset(self) -> Ruleset:

@@ -34,10 +34,13 @@ class Examined:
 _BARE = Examined()
 
 
-def examine(data: bytes, matcher: Scans, most: int) -> Examined:
-    """Match `data`, the content of a file; at most `most` candidates are kept, the first ones."""
+def examine(data: bytes | memoryview, matcher: Scans, most: int) -> Examined:
+    """Match `data`, the content of a file; at most `most` candidates are kept, the first ones.
+
+    A view is copied only when something is in it: a reader may use one buffer for all its files.
+    """
     candidates, is_bare = matcher.examine(data)
     if not candidates:
         return _BARE if is_bare else Examined(is_bare=False)
     kept = candidates[:most]
-    return Examined(spots(data, kept), is_bare, len(candidates) - len(kept))
+    return Examined(spots(bytes(data), kept), is_bare, len(candidates) - len(kept))

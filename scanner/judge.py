@@ -19,6 +19,7 @@ from scanner.db.sealed import Cause, Waiting
 from scanner.db.seals import Sealer
 from scanner.db.verdicts import Finding, Met
 from scanner.errors import StoreUnavailableError, StoreUntrustedError
+from scanner.fingerprint import fingerprint
 from scanner.keyring import Key
 from scanner.model import LocatedCandidate, Lookup, Secret, TokenRecord, Validity
 from scanner.ports import MeetsLatecomers, TokenStore
@@ -187,7 +188,7 @@ class Judge:
             if _is_unknown(one)
         }
         return {
-            incidents.fingerprint(key, pattern, secret): digests
+            fingerprint(key, pattern, secret): digests
             for pattern, secret in unknown
             for digests in [self.store.digests(secret)]
             for key in self.keys

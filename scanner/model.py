@@ -107,10 +107,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class LocatedCandidate:
-    """A candidate and one place it was seen at."""
+    """A candidate and one place it was seen at. `allowed`: a comment beside it says that it may be
+    there; only `patrol scan` sets and heeds it, what comes from a push never has it."""
 
     candidate: Candidate
     place: Place
+    allowed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

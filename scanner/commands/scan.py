@@ -13,7 +13,7 @@ import click
 
 from scanner.bootstrap import Services
 from scanner.commands.common import services
-from scanner.db.incidents import fingerprint
+from scanner.fingerprint import fingerprint
 from scanner.git.local import scan_repository
 from scanner.matcher.engine import Matcher
 from scanner.model import Inspection, LocatedCandidate, Validity

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,17 +20,12 @@ from scanner.db.schema import (
     sealed_candidates,
     sightings,
 )
+from scanner.fingerprint import fingerprint
 from scanner.incident import UNFINISHED, Phase
 from scanner.keyring import Key
-from scanner.model import AuditAction, Candidate, LocatedCandidate, Lookup, Secret, TokenRecord
+from scanner.model import AuditAction, Candidate, LocatedCandidate, Lookup, TokenRecord
 
 _MOST_SIGHTINGS = 1_000  # rows an incident keeps; the rest is counted (threat 14)
-
-
-def fingerprint(key: Key, pattern: str, secret: Secret) -> str:
-    """Keyed name of a secret: the same secret and pattern give the same value under one key."""
-    message = pattern.encode() + b"\0" + secret.reveal()
-    return hmac.new(key.value, message, hashlib.sha256).hexdigest()
 
 
 def plain_token(token: TokenRecord) -> dict[str, Any]:

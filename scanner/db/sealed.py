@@ -27,10 +27,10 @@ from sqlalchemy import (
 
 from scanner.db.clock import now_in, now_ms
 from scanner.db.dialect import upsert
-from scanner.db.incidents import fingerprint
 from scanner.db.leases import DONE, PENDING, RUNNING
 from scanner.db.schema import incidents, new_id, sealed_candidates
 from scanner.db.seals import Sealer, key_of
+from scanner.fingerprint import fingerprint
 from scanner.incident import Phase
 from scanner.keyring import Key
 from scanner.model import Candidate, Checksum, LocatedCandidate, ObjectKind, Place, Secret

@@ -82,7 +82,7 @@ def scan_repository(
     totals += repository.stopped
     return Inspection(
         found=tuple(
-            LocatedCandidate(spot.candidate, place)
+            LocatedCandidate(spot.candidate, place, spot.allowed)
             for hit in hits.values()
             for spot in hit.spots
             for place in _at(hit, spot, known.get(hit.object_id))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from scanner.matcher.allow import is_allowed
 from scanner.model import Candidate
 
 
@@ -16,7 +17,7 @@ class Scans(Protocol):
         """Return the candidates in `data`, by start."""
         ...
 
-    def examine(self, data: bytes) -> tuple[list[Candidate], bool]:
+    def examine(self, data: bytes | memoryview) -> tuple[list[Candidate], bool]:
         """Return the candidates, and whether nothing at all matched, before any filter."""
         ...
 
@@ -27,12 +28,14 @@ class Spot:
 
     `member` is the path inside the archive it was found in, "!" between nested ones; offsets, line
     and column count in that member. Hostile, as paths are: any bytes (utf-8, surrogateescape).
+    `allowed`: a comment in its line says that it may be there (allow.py says who heeds that).
     """
 
     candidate: Candidate
     line: int
     column: int
     member: str = ""
+    allowed: bool = False
 
     def path(self, outer: str | None) -> str | None:
         """Return where it is, in an object at `outer`: "a.zip!inner/key.txt"."""
@@ -49,5 +52,6 @@ def spots(data: bytes, candidates: Sequence[Candidate]) -> tuple[Spot, ...]:
             line += breaks
             line_start = data.rfind(b"\n", position, candidate.start) + 1
         position = candidate.start
-        found.append(Spot(candidate, line, candidate.start - line_start + 1))
+        allowed = is_allowed(data, candidate.start, candidate.end)
+        found.append(Spot(candidate, line, candidate.start - line_start + 1, allowed=allowed))
     return tuple(found)

@@ -13,6 +13,7 @@ from scanner.db.engine import reader
 from scanner.db.schema import audit_events, sightings
 from scanner.db.schema import incidents as table
 from scanner.db.verdicts import Finding, record_findings
+from scanner.fingerprint import fingerprint
 from scanner.keyring import Key
 from scanner.model import LocatedCandidate, Lookup, Place, Secret, Validity
 
@@ -236,18 +237,18 @@ def test_the_newest_generation_gets_the_sighting(
 
 def test_a_fingerprint_needs_its_key_and_names_the_pattern(new_secret: Any) -> None:
     secret, other = new_secret(), new_secret()
-    one = incidents.fingerprint(KEY, "a", secret)
-    assert one == incidents.fingerprint(Key("f2", KEY.value), "a", Secret(secret.reveal()))
+    one = fingerprint(KEY, "a", secret)
+    assert one == fingerprint(Key("f2", KEY.value), "a", Secret(secret.reveal()))
     different = {
         one,
-        incidents.fingerprint(Key("f1", b"another-key"), "a", secret),
-        incidents.fingerprint(KEY, "b", secret),
-        incidents.fingerprint(KEY, "a", other),
+        fingerprint(Key("f1", b"another-key"), "a", secret),
+        fingerprint(KEY, "b", secret),
+        fingerprint(KEY, "a", other),
     }
     assert len(different) == 4
     assert all(len(value) == 64 for value in different)
     # The pattern's end and the secret's begin cannot be mistaken for one another.
-    split = {incidents.fingerprint(KEY, "ab", Secret(b"c")), incidents.fingerprint(
+    split = {fingerprint(KEY, "ab", Secret(b"c")), fingerprint(
         KEY, "a", Secret(b"bc"))}  # fmt: skip
     assert len(split) == 2
 
