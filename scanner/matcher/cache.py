@@ -8,81 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import logging
 import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Any
-
-import hyperscan
-
-from scanner.errors import ConfigurationError
-from scanner.matcher.pattern import Ruleset
-from scanner.matcher.shape import ShapeError, read_shape
 
 log = logging.getLogger(__name__)
 
 _HASH = 32  # bytes of SHA-256 before the dump
 
 
-def compile_database(ruleset: Ruleset) -> Any:
-    """Compile all patterns into one block-mode database; a match's id is its pattern's index.
-
-    Without start-of-match tracking: that costs memory and rules patterns out. Bounds are left to
-    the confirmation: they would turn Hyperscan's fast bounded repeat into an automaton (a bare
-    `[a-z2-7]{52}` scans at 3.6 GB/s, with a boundary on either side at 0.6 GB/s).
-    """
-    return _compile(_expressions(ruleset))
-
-
-def _expressions(ruleset: Ruleset) -> list[bytes]:
-    try:
-        return [read_shape(pattern.regex).hyperscan.encode() for pattern in ruleset.patterns]
-    except ShapeError as error:
-        raise ConfigurationError(f"A pattern's regex cannot be used: {error}.") from None
-
-
-def _compile(expressions: list[bytes]) -> Any:
-    database = hyperscan.Database()
-    count = len(expressions)
-    try:
-        database.compile(expressions=expressions, ids=list(range(count)), elements=count, flags=0)
-    except hyperscan.error as error:
-        raise ConfigurationError(f"Hyperscan cannot compile the patterns: {error}") from None
-    return database
-
-
-def load_or_compile(ruleset: Ruleset, cache_dir: Path | None) -> Any:
-    """Return a database with scratch; a cache that cannot be used only costs time."""
-    expressions = _expressions(ruleset)
-    if cache_dir is None:
-        return _compile(expressions)
-    path = cache_dir / _name(ruleset, expressions)
-    dump = read_dump(path, os.geteuid())
-    if dump is not None:
-        try:
-            database = hyperscan.loadb(dump, hyperscan.HS_MODE_BLOCK)
-            database.scratch = hyperscan.Scratch(database)
-        except hyperscan.error:
-            log.warning("%s does not load; compiling again", path.name)
-        else:
-            return database
-    database = _compile(expressions)
-    _write(path, hyperscan.dumpb(database))
-    return database
-
-
-def _name(ruleset: Ruleset, expressions: list[bytes]) -> str:
-    """The ruleset alone does not name the database: a release may write its expressions anew."""
-    form = hashlib.sha256(b"\0".join(expressions)).hexdigest()
-    version = importlib.metadata.version("hyperscan")
-    return f"patterns-{version}-{os.uname().machine}-{ruleset.digest[:32]}-{form[:16]}.hs"
-
-
-def read_dump(path: Path, owner: int) -> bytes | None:
-    """Return the dump, or None unless it is whole and only the user id `owner` can have written it.
+def read(path: Path, owner: int) -> bytes | None:
+    """Return what was written; None unless it is whole and `owner` alone can have done it.
 
     Anything else in its place (a link, a folder, a pipe) is no dump either.
     """
@@ -111,7 +49,8 @@ def read_dump(path: Path, owner: int) -> bytes | None:
     return dump
 
 
-def _write(path: Path, dump: bytes) -> None:
+def write(path: Path, dump: bytes) -> None:
+    """Write the file for us alone, whole or not at all; that it cannot be is only logged."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

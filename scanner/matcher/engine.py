@@ -1,9 +1,11 @@
-"""The matcher: Hyperscan tells where tokens may end, `re` says which bytes they are.
+"""The matcher: Hyperscan tells where tokens may be, `re` says which bytes they are.
 
-Hyperscan runs without start-of-match tracking. Each reported end opens a window that reaches back
-by the pattern's own greatest width; overlapping windows are joined, and the reference expression
-runs over each joined window once. Every reference match ends where Hyperscan reports an end, so it
-lies whole in one window, and the spans are exactly the reference's, in time linear in the data.
+Hyperscan runs without start-of-match tracking and looks for probes (probes.py): a beginning of each
+pattern, and its anchors in each encoding. Every report opens a window as wide as the pattern can
+reach; windows that overlap are joined, and the reference expression runs over each once. A probe is
+met wherever the reference matches, so every match lies whole in one window, and the spans are
+exactly the reference's, in time linear in the data. Where an encoding's anchor was met, the window
+is decoded first.
 """
 
 from __future__ import annotations
@@ -12,15 +14,18 @@ import hashlib
 import mmap
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scanner.matcher.cache import load_or_compile
 from scanner.matcher.checksums import CHECKSUMS
+from scanner.matcher.database import open_database
+from scanner.matcher.forms.decode import decode
 from scanner.matcher.mask import mask
-from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
+from scanner.matcher.pattern import ChecksumMode, Ruleset
+from scanner.matcher.probes import Form, Probe
 from scanner.matcher.reference import expression
+from scanner.matcher.windows import around
 from scanner.model import Candidate, Checksum, Secret
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
@@ -31,7 +36,7 @@ _SLICE = 1 << 20
 
 # Raise it with every change that may find more in the same bytes under the same patterns: what was
 # scanned before (heads, remembered blobs) is scanned again then.
-_EDITION = "1"
+_EDITION = "2"
 
 # Half a character that `surrogateescape` did not make: no encoding holds it.
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -53,7 +58,8 @@ class Matcher:
         slice_bytes: int = _SLICE,
     ) -> None:
         self.ruleset = ruleset
-        self._rules = [(pattern, expression(pattern)) for pattern in ruleset.patterns]
+        # Compiled when first needed: most processes meet few kinds of token.
+        self._expressions: dict[int, re.Pattern[bytes]] = {}
         self._placeholders = [
             []
             if pattern.own or pattern.id in bound
@@ -64,10 +70,12 @@ class Matcher:
         unfiltered = sorted(bound & {pattern.id for pattern in ruleset.patterns})
         parts = (_EDITION, ruleset.digest, *unfiltered)
         self.digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        self._overlap = max((pattern.max_width for pattern in ruleset.patterns), default=0)
-        self._slice = max(slice_bytes, 1)
         # Hyperscan has no database of nothing.
-        self._database: Any = load_or_compile(ruleset, cache_dir) if ruleset.patterns else None
+        database = open_database(ruleset, cache_dir) if ruleset.patterns else None
+        self._probes = database.probes if database else ()
+        self._database: Any = database.scanner if database else None
+        self._overlap = max((probe.reach for probe in self._probes), default=0)
+        self._slice = max(slice_bytes, 1)
         self._local = threading.local()
 
     def scan(self, data: Buffer) -> list[Candidate]:
@@ -80,14 +88,10 @@ class Matcher:
         if self._database is None:
             return [], True
         with memoryview(data) as base, base.cast("B") as view:
-            windows = self._windows(view)
-            if not windows:  # most of what there is holds nothing
+            ends = self._reports(view)
+            if not ends:  # most of what there is holds nothing
                 return [], True
-            matches = [
-                match
-                for rule, joined in windows.items()
-                for match in self._confirm(rule, view, joined)
-            ]
+            matches = list(self._matches(view, ends))
         found = [candidate for candidate in matches if candidate is not None]
         found.sort(key=lambda candidate: (candidate.start, candidate.pattern))
         return found, not matches
@@ -106,41 +110,26 @@ class Matcher:
         pieces.append(data[position:])
         return b"".join(pieces).decode("utf-8", "surrogateescape")
 
-    def _windows(self, view: memoryview) -> dict[int, list[tuple[int, int]]]:
-        """For each rule that may match, the joined stretches of `view` that hold its matches."""
-        windows: dict[int, list[tuple[int, int]]] = {}
+    def _reports(self, view: memoryview) -> dict[int, list[int]]:
+        """For each probe that was met, where in `view` it ended, in order."""
         reported: list[tuple[int, int]] = []
 
-        def report(rule: int, _start: int, end: int, _flags: int, _context: Any) -> None:
-            reported.append((rule, end))
+        def report(probe: int, _start: int, end: int, _flags: int, _context: Any) -> None:
+            reported.append((probe, end))
 
         scan, scratch = self._database.scan, self._scratch()
+        ends: dict[int, list[int]] = {}
         if len(view) <= self._slice:
             scan(view, match_event_handler=report, scratch=scratch)
-            if reported:
-                self._note(windows, 0, reported)
-            return windows
+            _sort(reported, ends, 0, -1)
+            return ends
         for begin in range(0, len(view), self._slice):
             low = max(0, begin - self._overlap)  # a match across the seam lies whole in here
             with view[low : begin + self._slice] as piece:
                 scan(piece, match_event_handler=report, scratch=scratch)
-            self._note(windows, low, reported)
+            _sort(reported, ends, low, begin)
             reported.clear()
-        return windows
-
-    def _note(
-        self,
-        windows: dict[int, list[tuple[int, int]]],
-        offset: int,
-        reported: Iterable[tuple[int, int]],
-    ) -> None:
-        """Add the windows of what Hyperscan reported of the piece that begins at `offset`."""
-        ends: dict[int, list[int]] = {}
-        for rule, end in reported:
-            ends.setdefault(rule, []).append(end)
-        for rule, rule_ends in ends.items():
-            width = self._rules[rule][0].max_width
-            _join(windows.setdefault(rule, []), offset, rule_ends, width)
+        return ends
 
     def _scratch(self) -> Any:
         """This thread's own working memory: Hyperscan refuses one that is in use."""
@@ -149,22 +138,68 @@ class Matcher:
             scratch = self._local.scratch = self._database.scratch.clone()
         return scratch
 
+    def _matches(
+        self, view: memoryview, ends: Mapping[int, Sequence[int]]
+    ) -> Iterator[Candidate | None]:
+        """Yield every match around the ends: a candidate, or None where it is none."""
+        plain: dict[int, set[tuple[int, int]]] = {}
+        others: list[tuple[Probe, Sequence[int]]] = []
+        for index, its_ends in ends.items():
+            probe = self._probes[index]
+            if probe.form is not Form.PLAIN:
+                others.append((probe, its_ends))
+                continue
+            windows = around(its_ends, probe.back, probe.forward, len(view))
+            spans = plain[probe.rule] = set()
+            for match, start in self._confirm(probe.rule, view, windows):
+                spans.add((start, start + len(match)))
+                yield self._candidate(probe.rule, match, start, start + len(match), "plain")
+        if others:
+            yield from self._decoded(view, others, plain)
+
+    def _expression(self, rule: int) -> re.Pattern[bytes]:
+        compiled = self._expressions.get(rule)
+        if compiled is None:
+            compiled = self._expressions[rule] = expression(self.ruleset.patterns[rule])
+        return compiled
+
     def _confirm(
         self, rule: int, data: memoryview, windows: Iterable[tuple[int, int]]
-    ) -> Iterator[Candidate | None]:
-        """Yield every match of the rule in the windows: a candidate, or None where it is none."""
-        pattern, compiled = self._rules[rule]
+    ) -> Iterator[tuple[bytes, int]]:
+        """Yield the reference's matches in the windows, and where they start."""
+        find = self._expression(rule).finditer
         for low, high in windows:
             # One byte more on each side, so that the bounds see their neighbours.
             first, last = max(0, low - 1), min(len(data), high + 1)
-            window = bytes(data[first:last])
-            for match in compiled.finditer(window, low - first):
-                yield self._candidate(rule, pattern, match, first)
+            for match in find(bytes(data[first:last]), low - first):
+                yield match.group(), first + match.start()
+
+    def _decoded(
+        self,
+        view: memoryview,
+        met: Sequence[tuple[Probe, Sequence[int]]],
+        plain: Mapping[int, set[tuple[int, int]]],
+    ) -> Iterator[Candidate | None]:
+        """Yield the matches in what was decoded; those that stand there plainly are known."""
+        for rule, texts in decode(view, met):
+            known = set(plain.get(rule, ()))
+            find = self._expression(rule).finditer
+            for text in texts:
+                for match in find(text.data):
+                    start, end = match.span()
+                    if (text.is_cut_before and start == 0) or (
+                        text.is_cut_after and end == len(text.data)
+                    ):
+                        continue  # whether it is one shows in a window of its own
+                    span, encoding = text.source(start, end), text.encoding(start, end)
+                    if encoding != "plain" and known.isdisjoint(_beside(*span)):
+                        known.add(span)
+                        yield self._candidate(rule, match.group(), *span, encoding)
 
     def _candidate(
-        self, rule: int, pattern: Pattern, match: re.Match[bytes], offset: int
+        self, rule: int, value: bytes, start: int, end: int, encoding: str
     ) -> Candidate | None:
-        value = match.group()
+        pattern = self.ruleset.patterns[rule]
         checksum = Checksum.ABSENT
         if pattern.checksum is not None:
             right = CHECKSUMS[pattern.checksum].verify(value)
@@ -178,26 +213,31 @@ class Matcher:
         return Candidate(
             pattern=pattern.id,
             issuer=pattern.issuer,
-            start=offset + match.start(),
-            end=offset + match.end(),
+            start=start,
+            end=end,
             secret=Secret(value),
             checksum=checksum,
             mask=mask(pattern, value),
+            encoding=encoding,
         )
 
 
-def _join(windows: list[tuple[int, int]], offset: int, ends: list[int], width: int) -> None:
-    """Extend `windows` by [end - width, end] for each of `ends` (from `offset`); join what touches.
+def _beside(start: int, end: int) -> tuple[tuple[int, int], ...]:
+    """The spans that are one finding: either byte order of UTF-16 reads the same characters."""
+    return (start, end), (start - 1, end - 1), (start + 1, end + 1)
 
-    An end inside the last window was reported before, by the slice on the other side of a seam.
+
+def _sort(
+    reported: Iterable[tuple[int, int]], ends: dict[int, list[int]], low: int, begin: int
+) -> None:
+    """Add what was reported of the piece at `low`: for each probe, in order, each end once.
+
+    What ends at or before `begin` was reported already, by the piece before this one.
     """
-    ends.sort()
-    # A long run of one pattern's alphabet ends everywhere: every width-th end covers the same.
-    run = ends[-1] - ends[0] == len(ends) - 1
-    for relative in (*ends[:: max(1, width)], ends[-1]) if run else ends:
-        end = offset + relative
-        low = max(0, end - width)
-        if windows and low <= windows[-1][1]:
-            windows[-1] = (windows[-1][0], max(windows[-1][1], end))
-        else:
-            windows.append((low, end))
+    fresh: dict[int, list[int]] = {}
+    for probe, end in reported:
+        if low + end > begin:
+            fresh.setdefault(probe, []).append(low + end)
+    for probe, its_ends in fresh.items():
+        its_ends.sort()
+        ends.setdefault(probe, []).extend(its_ends)

@@ -1,4 +1,4 @@
-"""A pattern's expression read once: its width, its constant prefix, and its form for Hyperscan.
+"""A pattern's expression read once: its width, its constant prefix, and its parts.
 
 `re` and Hyperscan read some expressions differently (`a{,5}`, `[[:alpha:]]`, `$`), and a difference
 would be a missed token. So Hyperscan never sees the author's text: it gets an expression written
@@ -34,13 +34,40 @@ class ShapeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Byte:
+    """One byte out of a set."""
+
+    members: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """`nodes` again and again, `low` to `high` times; None: without an end."""
+
+    nodes: Nodes
+    low: int
+    high: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of several sequences."""
+
+    choices: tuple[Nodes, ...]
+
+
+Node = Byte | Repeat | Branch
+Nodes = tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What the matcher must know of an expression; widths in bytes."""
 
     min_width: int
     max_width: int
     literal_prefix: int  # leading bytes that are the same in every match
-    hyperscan: str
+    nodes: Nodes
 
 
 def read_shape(regex: str) -> Shape:
@@ -50,7 +77,8 @@ def read_shape(regex: str) -> Shape:
             warnings.simplefilter("error")  # "possible nested set": the two engines would differ
             tree = parser.parse(regex.encode("ascii"))
             low, high = tree.getwidth()
-            return Shape(low, high, _prefix(tree), _sequence(tree, tree.state.flags))
+            nodes = _sequence(tree, tree.state.flags)
+            return Shape(low, high, _prefix(nodes), nodes)
     except RecursionError:
         raise ShapeError("it is nested too deeply") from None
     except UnicodeEncodeError:
@@ -73,36 +101,70 @@ def byte_class(body: str) -> frozenset[int]:
     return leaf
 
 
-def _prefix(tree: Any) -> int:
-    if tree.state.flags & re.IGNORECASE:
-        return 0
+def write(nodes: Nodes) -> str:
+    """Return `nodes` as an expression that `re` and Hyperscan read alike."""
+    return "".join(map(_write, nodes))
+
+
+def widths(nodes: Nodes) -> tuple[int, int | None]:
+    """Return the least and greatest number of bytes `nodes` match; None: without an end."""
+    least = 0
+    most: int | None = 0
+    for node in nodes:
+        low, high = _widths(node)
+        least += low
+        most = None if most is None or high is None else most + high
+    return least, most
+
+
+def _widths(node: Node) -> tuple[int, int | None]:
+    if isinstance(node, Byte):
+        return 1, 1
+    if isinstance(node, Branch):
+        all_widths = [widths(choice) for choice in node.choices]
+        highs = [high for _, high in all_widths]
+        most = None if None in highs else max(high or 0 for high in highs)
+        return min(low for low, _ in all_widths), most
+    low, high = widths(node.nodes)
+    return low * node.low, None if high is None or node.high is None else high * node.high
+
+
+def _prefix(nodes: Nodes) -> int:
     count = 0
-    for code, _ in tree:
-        if code is not op.LITERAL:
+    for node in nodes:
+        if not isinstance(node, Byte) or len(node.members) > 1:
             break
         count += 1
     return count
 
 
-def _sequence(nodes: Iterable[tuple[Any, Any]], flags: int) -> str:
-    return "".join(_node(code, argument, flags) for code, argument in nodes)
+def _sequence(nodes: Iterable[tuple[Any, Any]], flags: int) -> Nodes:
+    read: list[Node] = []
+    for code, argument in nodes:
+        if code is op.SUBPATTERN and not flags & _REFUSED_FLAGS:
+            # A group is its contents: what repeats it stands around it.
+            _, added, removed, inner = argument
+            read += _sequence(inner, (flags | added) & ~removed)
+        else:
+            read.append(_node(code, argument, flags))
+    return tuple(read)
 
 
-def _node(code: Any, argument: Any, flags: int) -> str:
+def _node(code: Any, argument: Any, flags: int) -> Node:
     if flags & _REFUSED_FLAGS:
         raise ShapeError("it must not depend on the locale")
     leaf = _leaf(code, argument, flags)
     if leaf is not None:
-        return _write(leaf)
+        if not leaf:
+            raise ShapeError("it has a character class that matches nothing")
+        return Byte(leaf)
     if code is op.BRANCH:
-        return "(?:" + "|".join(_sequence(branch, flags) for branch in argument[1]) + ")"
-    if code is op.SUBPATTERN:
-        _, added, removed, nodes = argument
-        return "(?:" + _sequence(nodes, (flags | added) & ~removed) + ")"
+        return Branch(tuple(_sequence(branch, flags) for branch in argument[1]))
     if code is op.MAX_REPEAT or code is op.MIN_REPEAT:
         low, high, nodes = argument
-        most = "" if high is op.MAXREPEAT else int(high)
-        return f"(?:{_sequence(nodes, flags)}){{{int(low)},{most}}}"
+        return Repeat(
+            _sequence(nodes, flags), int(low), None if high is op.MAXREPEAT else int(high)
+        )
     construct = str(code).lower()
     raise ShapeError(
         f"it uses {construct}; anchors, look-around, back-references, atomic groups and possessive"
@@ -136,10 +198,17 @@ def _leaf(code: Any, argument: Any, flags: int) -> frozenset[int] | None:
     return frozenset(_BYTES) - members if negate else frozenset(members)
 
 
-def _write(members: frozenset[int]) -> str:
-    """Write a byte set as a class of ranges. An empty one cannot match and needs no scan."""
-    if not members:
-        raise ShapeError("it has a character class that matches nothing")
+def _write(node: Node) -> str:
+    if isinstance(node, Byte):
+        return _write_class(node.members)
+    if isinstance(node, Branch):
+        return "(?:" + "|".join(map(write, node.choices)) + ")"
+    most = "" if node.high is None else node.high
+    return f"(?:{write(node.nodes)}){{{node.low},{most}}}"
+
+
+def _write_class(members: frozenset[int]) -> str:
+    """Write a byte set as a class of ranges."""
     ordered = sorted(members)
     ranges: list[tuple[int, int]] = []
     for byte in ordered:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from scanner.errors import ConfigurationError
-from scanner.matcher.cache import compile_database
 from scanner.matcher.checksums import CHECKSUMS
+from scanner.matcher.database import compile_expressions
 from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
+from scanner.matcher.probes import probes
 from scanner.matcher.reference import expression, spans
 from scanner.matcher.shape import byte_class, read_shape
 from scanner.patterns.template import parse_template
@@ -128,7 +129,7 @@ def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
         expression(pattern)
     except re.error as error:
         raise ValueError(f"its regex does not compile: {error}") from None
-    compile_database(Ruleset((pattern,)))
+    compile_expressions([written for _, written in probes(0, shape)])
     _literals(pattern, values)
     return pattern
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.matcher.cache import read_dump
+from scanner.matcher.cache import read
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Pattern, Ruleset
 
@@ -77,8 +77,8 @@ def test_a_file_of_another_user_is_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     works(tmp_path)
-    assert read_dump(only(tmp_path), os.geteuid()) is not None
-    assert read_dump(only(tmp_path), os.geteuid() + 1) is None
+    assert read(only(tmp_path), os.geteuid()) is not None
+    assert read(only(tmp_path), os.geteuid() + 1) is None
     assert "not ours alone" in caplog.text
 
 

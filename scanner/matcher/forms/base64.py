@@ -1,0 +1,120 @@
+"""Base64, of either alphabet, in one run or broken into lines.
+
+A run is decoded around each hit, to either side as far as a token can reach. Which of the four ways
+to cut a run into groups is the right one, the hit itself tells.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+
+from scanner.matcher.forms.text import Pieces, Text
+
+# What follows an escape's sign belongs to the escape: %3D is "=", not "3D".
+_PARTS = re.compile(
+    rb"%[0-9A-Fa-f]{2}|(?:\\r)?\\n|\\[rt]|\\[ux](?:00)?[0-9A-Fa-f]{2}|(?P<run>[0-9A-Za-z+/_-]+)"
+)
+_JOIN = re.compile(
+    rb"(?:\\r)?\\n|\\|\\?\r?\n[ \t]{0,64}"
+    rb"|[\"'`][ \t]{0,64}[+.&\\]?[ \t]{0,64}\r?\n[ \t]{0,64}[+.&]?[ \t]{0,64}[bBfFrRuU]{0,2}[\"'`]"
+)
+_LEAST_LINE = 16  # characters of a line that goes on in the next
+_AHEAD = 4_096  # bytes decoded beyond what a hit needs: later hits of the same run may lie there
+_BEHIND = 256  # bytes beyond what a hit needs, for the breaks of lines
+_KEPT = 4  # decoded stretches that later hits may lie in
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
+class _Stretch:
+    """Characters of one run, its lines joined; `cut` of them stand before the first group."""
+
+    __slots__ = ("characters", "cut", "is_broken", "is_open", "pieces")
+
+    def __init__(self, data: memoryview, low: int, high: int, hit: int, *, joined: bool) -> None:
+        raw = bytes(data[low:high])
+        self.pieces = Pieces()
+        parts: list[bytes] = []
+        size = end = 0
+        for part in _PARTS.finditer(raw):
+            run = part["run"]
+            if run is None:
+                continue
+            goes_on = (
+                joined
+                and parts
+                and len(parts[-1]) >= _LEAST_LINE
+                and _JOIN.fullmatch(raw, end, part.start())
+            )
+            if not goes_on:
+                if low + end > hit:
+                    break
+                self.pieces, parts, size = Pieces(), [], 0
+            self.pieces.add(size, low + part.start())
+            parts.append(run)
+            size += len(run)
+            end = part.end()
+        if not parts:
+            self.pieces.add(0, low)
+        self.characters = b"".join(parts).translate(_STANDARD)
+        self.is_broken = len(parts) > 1
+        # Whether the run may begin earlier, or end later, than was looked at.
+        self.is_open = (self.pieces.origin(0) == low > 0, low + end == high < len(data))
+        self.cut = 0
+
+    def place(self, hit: int) -> int | None:
+        """Which of the characters stands at the byte `hit` of the data, if one does."""
+        at = self.pieces.text(hit)
+        return at if at is not None and at < len(self.characters) else None
+
+    def covers(self, hit: int, phase: int, back: int, forward: int) -> bool:
+        """Whether all that a hit needs is decoded here, cut into the same groups."""
+        at = self.place(hit)
+        return (
+            at is not None
+            and (at - phase - self.cut) % 4 == 0
+            and (at >= back or not self.is_open[0])
+            and (at + forward < len(self.characters) or not self.is_open[1])
+        )
+
+    def text(self) -> Text:
+        """Decode it. A group that is not whole at the end gives what it holds."""
+        cut, pieces = self.cut, self.pieces
+        characters = self.characters[cut:]
+        if len(characters) % 4 == 1:
+            characters = characters[:-1]
+        decoded = binascii.a2b_base64(characters + b"=" * (-len(characters) % 4))
+
+        def source(start: int, end: int) -> tuple[int, int]:
+            last = cut + (4 * end - 1) // 3
+            return pieces.origin(cut + 4 * start // 3), pieces.origin(last) + 1
+
+        return Text(decoded, source, lambda _start, _end: "base64", *self.is_open)
+
+
+def texts(data: memoryview, hits: Iterable[tuple[int, int, int, int]]) -> Iterator[Text]:
+    """Yield what the runs around the hits hold.
+
+    A hit is (offset just past it, phase, and the characters needed before and after): see `Probe`.
+    They come in order. Where lines are joined, the hit's line by itself is read as well: the lines
+    around it may be something else.
+    """
+    kept: list[_Stretch] = []
+    for end, phase, back, forward in hits:
+        hit = end - 1
+        if any(stretch.covers(hit, phase, back, forward) for stretch in kept):
+            continue
+        low = max(0, hit - 2 * back - _BEHIND)
+        high = min(len(data), hit + 2 * forward + _BEHIND + _AHEAD)
+        for joined in (True, False):
+            stretch = _Stretch(data, low, high, hit, joined=joined)
+            at = stretch.place(hit)
+            if at is None:
+                continue
+            stretch.cut = (at - phase) % 4
+            yield stretch.text()
+            if joined:
+                kept = [stretch, *kept[: _KEPT - 1]]
+                if not stretch.is_broken:
+                    break
