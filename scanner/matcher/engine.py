@@ -14,6 +14,7 @@ import hashlib
 import mmap
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,16 +185,25 @@ class Matcher:
         for rule, texts in decode(view, met):
             known = set(plain.get(rule, ()))
             find = self._expression(rule).finditer
+            first: list[int] = []  # starts and ends of what a text held, in order
             for text in texts:
+                if not text.is_second:
+                    first = []
                 for match in find(text.data):
                     start, end = match.span()
                     if (text.is_cut_before and start == 0) or (
                         text.is_cut_after and end == len(text.data)
                     ):
                         continue  # whether it is one shows in a window of its own
-                    span, encoding = text.source(start, end), text.encoding(start, end)
-                    if encoding != "plain" and known.isdisjoint(_beside(*span)):
+                    span = text.source(start, end)
+                    if text.is_second:
+                        if _meets(first, *span):
+                            continue
+                    else:
+                        first += span
+                    if span not in known:
                         known.add(span)
+                        encoding = text.encoding(start, end)
                         yield self._candidate(rule, match.group(), *span, encoding)
 
     def _candidate(
@@ -222,9 +232,10 @@ class Matcher:
         )
 
 
-def _beside(start: int, end: int) -> tuple[tuple[int, int], ...]:
-    """The spans that are one finding: either byte order of UTF-16 reads the same characters."""
-    return (start, end), (start - 1, end - 1), (start + 1, end + 1)
+def _meets(edges: Sequence[int], start: int, end: int) -> bool:
+    """Whether a span meets one of those whose starts and ends are the `edges`, in order."""
+    index = bisect_right(edges, start)
+    return index % 2 == 1 or (index < len(edges) and edges[index] < end)
 
 
 def _sort(

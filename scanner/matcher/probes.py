@@ -15,7 +15,17 @@ from itertools import product
 from math import ceil
 
 from scanner.matcher.anchor import ANY, Anchor, anchors
-from scanner.matcher.shape import Branch, Byte, Node, Nodes, Repeat, Shape, widths, write
+from scanner.matcher.shape import (
+    Branch,
+    Byte,
+    Node,
+    Nodes,
+    Repeat,
+    Shape,
+    read_shape,
+    widths,
+    write,
+)
 
 _FEW = 64  # bytes by which a part may vary before the core ends there
 _JOIN = "(?:(?:\\x5cr)?\\x5cn|\\r?\\n[ \\t]*)"  # what may break a line of base64
@@ -69,6 +79,11 @@ def probes(rule: int, shape: Shape) -> Iterator[tuple[Probe, str]]:
         yield _utf_16(rule, shape, anchor)
         for alignment in range(3):
             yield _base64(rule, shape, anchor, alignment)
+
+
+def forms(regex: str) -> frozenset[Form]:
+    """Return the forms in which tokens of `regex` are looked for. Errors: `ShapeError`."""
+    return frozenset(probe.form for probe, _ in probes(0, read_shape(regex)))
 
 
 def core(nodes: Nodes) -> Nodes:

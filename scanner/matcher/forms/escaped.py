@@ -22,6 +22,8 @@ _ONE = {
 }  # fmt: skip
 _NAMES = {"url": "url", "four": "json", "two": "json", "one": "json", "seam": "joined"}
 
+_ORDER = ("joined", "json", "url")  # which one is told of several
+
 
 def texts(data: memoryview, windows: Windows) -> Iterator[Text]:
     """Yield the text of each window that holds anything to undo."""
@@ -64,8 +66,9 @@ def _undo(raw: bytes, low: int, is_cut_after: bool) -> Text | None:
 
     def encoding(start: int, end: int) -> str:
         first, last = bisect_left(marks, start - 1), bisect_left(marks, end + 1)
-        met = set(names[first:last])
-        return next((name for name in ("joined", "json", "url") if name in met), "plain")
+        # With nothing undone in it: what was undone before it made the token before it another one.
+        met = names[first:last] or names[max(0, first - 1) :][:1]
+        return min(met, key=_ORDER.index)
 
     return Text(b"".join(written), source, encoding, low > 0, is_cut_after)
 

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 class Text:
     """A decoded stretch. `source` turns a span of `data` into one of what it was decoded from;
     `encoding` names how that span was written. Where the text was cut, what touches its edge may go
-    on beyond it."""
+    on beyond it. `is_second`: another reading of the text before it, which counts where that one
+    held nothing."""
 
     data: bytes
     source: Callable[[int, int], tuple[int, int]]
     encoding: Callable[[int, int], str]
     is_cut_before: bool = False
     is_cut_after: bool = False
+    is_second: bool = False
 
 
 class Pieces:
