@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scanner.examine import examine
+from scanner.archives.bounds import TOO_LARGE, ArchiveBounds
+from scanner.examine import Examined, examine
 from scanner.git.pack import Bounds, Buffer, PackReader
 from scanner.git.provenance import Commit, Origin, parse_commit, trace
 from scanner.matcher.position import Scans, Spot
@@ -17,6 +19,8 @@ if TYPE_CHECKING:  # the parsing child loads no more than it needs
 
 _MOST_TREE_BYTES = 256 << 20  # of trees kept for provenance; beyond it places lose their path
 _NOWHERE: tuple[None] = (None,)
+_ARCHIVES = ArchiveBounds()
+_ALL_TOO_LARGE = "archives-too-large"  # those of one pack together
 
 
 # Sizes in bytes from which the ledger pays (docs/benchmarks.md): below them matching costs less
@@ -50,17 +54,17 @@ def inspect_pack(
     bounds = bounds or Bounds()
     reader = PackReader(pack, bounds, hash_size)
     try:
-        return _inspect(reader, matcher, bounds.found, hash_size, known)
+        return _inspect(reader, matcher, bounds, hash_size, known)
     finally:
         reader.close()
 
 
 def _inspect(
-    reader: PackReader, matcher: Scans, most: int, hash_size: int, known: KnownBlobs | None
+    reader: PackReader, matcher: Scans, bounds: Bounds, hash_size: int, known: KnownBlobs | None
 ) -> Inspection:
     commits: list[Commit] = []
     trees: dict[str, bytes] = {}
-    matching = _Matching(matcher, most)
+    matching = _Matching(matcher, bounds)
     large = None if known is None else _LargeFiles(matching, known)
     objects = blobs = size = tree_bytes = 0
     for item in reader.objects():
@@ -81,8 +85,8 @@ def _inspect(
             matching.match(item.id, item.kind, data)
     if large is not None:
         large.settle()
-    located, more = locate(matching.hits.values(), commits, trees, most, hash_size)
-    partial = reader.partial
+    located, more = locate(matching.hits.values(), commits, trees, bounds.found, hash_size)
+    partial = (*reader.partial, *(f"{reason}: {n}" for reason, n in matching.met.items()))
     if matching.dropped + more:
         partial = (*partial, f"too-many-candidates: {matching.dropped + more}")
     return Inspection(
@@ -93,11 +97,14 @@ def _inspect(
 
 
 class _Matching:
-    """Hands objects to the matcher and keeps what has candidates, up to `most` of them."""
+    """Hands objects to the matcher and keeps what has candidates, up to a bound of them."""
 
-    def __init__(self, matcher: Scans, most: int) -> None:
+    def __init__(self, matcher: Scans, bounds: Bounds) -> None:
         self._matcher = matcher
-        self._left = most
+        self._left = bounds.found
+        self._unpackable = bounds.unpacked_bytes
+        self._archives = _within(self._unpackable)
+        self.met: Counter[str] = Counter()  # bounds on archives
         self.hits: dict[str, Hit] = {}
         self.size = 0  # bytes matched
         self.dropped = 0  # candidates
@@ -105,13 +112,31 @@ class _Matching:
     def match(self, object_id: str, kind: ObjectKind, data: bytes) -> bool:
         """Match one object; returns whether nothing at all matched in it."""
         self.size += len(data)
-        examined = examine(data, self._matcher, self._left)
+        archives = self._archives if kind is ObjectKind.BLOB else None
+        examined = examine(data, self._matcher, self._left, archives)
+        if examined.unpacked or examined.met:
+            self._account(examined)
         if not examined.is_bare and object_id not in self.hits:
             self._left -= len(examined.spots)
             self.dropped += examined.dropped
             if examined.spots:
                 self.hits[object_id] = Hit(object_id, kind, examined.spots)
         return examined.is_bare
+
+    def _account(self, examined: Examined) -> None:
+        """Count what archives took, and what they could not have."""
+        met = Counter(examined.met)
+        if self._unpackable < _ARCHIVES.total_bytes:  # because of what else is in the pack
+            met[_ALL_TOO_LARGE] = met.pop(TOO_LARGE, 0)
+        self.met += met
+        self._unpackable -= examined.unpacked
+        self._archives = _within(self._unpackable)
+
+
+def _within(left: int) -> ArchiveBounds:
+    if left >= _ARCHIVES.total_bytes:
+        return _ARCHIVES
+    return replace(_ARCHIVES, total_bytes=max(0, left))
 
 
 class _LargeFiles:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, cast
 
+from scanner.archives.bounds import REASONS, ArchiveBounds
 from scanner.errors import ConfigurationError
 from scanner.examine import examine
 from scanner.git.inspect import Hit
@@ -32,7 +33,11 @@ _PIECE = 1 << 20
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _IN_TREES = (ObjectKind.BLOB, ObjectKind.TREE)
 _COMMIT = re.compile(rb"\n?([0-9a-f]{40,64}) ([0-9]{1,18})\n?")
-_PARTIAL = ("object-too-large", "too-many-candidates", "object-missing", "git-stopped")
+_PARTIAL = (
+    *("object-too-large", "too-many-candidates", "object-missing", "git-stopped"),
+    *sorted(REASONS),
+)
+_ARCHIVES = ArchiveBounds()
 _CONFIG = {
     "safe.directory": "*",
     "protocol.allow": "never",  # a partial clone must not fetch what it lacks
@@ -69,7 +74,9 @@ def scan_repository(
         totals["bytes"] += len(data)
         if object_id in hits:
             continue
-        examined = examine(data, matcher, _MOST_FOUND - totals["candidates"])
+        archives = _ARCHIVES if kind is ObjectKind.BLOB else None
+        examined = examine(data, matcher, _MOST_FOUND - totals["candidates"], archives)
+        totals.update(examined.met)
         totals["too-many-candidates"] += examined.dropped
         if not examined.spots:
             continue

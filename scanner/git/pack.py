@@ -1,8 +1,7 @@
 """Reading a pack, pure: every object with its kind, its bytes and the id we computed of them.
 
 Source: gitformat-pack(5). The bytes are hostile: sizes are checked while inflating, chains and
-totals are bounded, and what breaks the format is a `MalformedPackError`. A bound that is met is no
-error: the reader goes on with what it can and names the bound in `partial`.
+totals are bounded; what breaks the format is a `MalformedPackError`, a bound is named in `partial`.
 
 Two passes. The first inflates every entry once, in pack order, and yields the whole objects. The
 second walks each delta family depth-first from its base, so that a base is dropped after its last
@@ -55,6 +54,7 @@ class Bounds:
     found: int = 20_000  # candidates; further ones are counted
     depth: int = 4_096  # deltas from an object to its base
     cache_bytes: int = 256 << 20
+    unpacked_bytes: int = 1 << 30  # out of all archives among the objects
 
 
 @dataclass(frozen=True, slots=True)

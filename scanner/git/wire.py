@@ -130,7 +130,7 @@ class InspectionLoader:
         found, partial = value.get("found"), value.get("partial")
         if not isinstance(found, list) or len(found) > _MOST_FOUND:
             raise ValueError("not a list of candidates")
-        if not isinstance(partial, list) or len(partial) > 16:
+        if not isinstance(partial, list) or len(partial) > 32:
             raise ValueError("not a list of reasons")
         counts = {name: _count(value.get(name)) for name in _COUNTS}
         located = tuple(self._located(row) for row in found)

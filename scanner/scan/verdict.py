@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from scanner import outcomes
+from scanner.archives.bounds import REASONS
 from scanner.correlation import correlated
 from scanner.db import holding, leases, parking, scans
 from scanner.db.alarms import Topic
@@ -61,8 +62,10 @@ class Verdict:
 
     @property
     def complete_heads(self) -> tuple[str, ...]:
-        """The heads that a later fetch may say `have` for (law 7)."""
-        return () if set(self.reading.inspection.partial) - {ORPHANS_GONE} else self.heads
+        """The heads that a later fetch may say `have` for (law 7): nothing of theirs is left that
+        reading them again would tell. What an archive withheld, it withholds again."""
+        left = {reason.partition(":")[0] for reason in self.reading.inspection.partial}
+        return () if left - REASONS - {ORPHANS_GONE.partition(":")[0]} else self.heads
 
     def values(self, proved_at: int) -> dict[str, Any]:
         """The columns of the scan's row; `proved_at`: the transaction's time, in milliseconds."""

@@ -17,6 +17,7 @@ from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.model import Checksum, Inspection, ObjectKind, Place
 from scanner.ports import Inspector, KnownBlobs, Pack
+from tests.archives.build import COMPRESS, tarred, zip_entry, zipped
 
 Token = Callable[[], str]
 Make = Callable[[Bounds | None], Inspector]
@@ -243,6 +244,40 @@ def test_what_is_no_pack_is_refused_for_good(repository, inspector, token: Token
         assert str(caught.value).startswith("The pack"), name
         assert leaked not in str(caught.value)
     assert leaked in places(inspect(inspector, data))  # and the next one is read
+
+
+def test_archives_are_opened(repository, make: Make, token: Token) -> None:
+    deep, flat, beside = token(), token(), token()
+    wheel = zipped({"pkg/keys.py": f"\n\nkey = {deep}\n".encode()})
+    bundle = COMPRESS["zstd"](tarred({"dist/x.whl": wheel, "a.txt": beside.encode()}))
+    commit = repository.commit(
+        {
+            "out/bundle": bundle,
+            **{f"p/{name}": pack(flat.encode()) for name, pack in COMPRESS.items()},
+            "locked.zip": zip_entry(b"a", b"packed", method=8, flags=1, size=9),
+            "cut.gz": COMPRESS["gzip"](bytes(range(99)))[:-20],
+        }
+    )
+    inspection = inspect(make(None), repository.pack())
+    found = places(inspection)
+    (place,) = found[deep]
+    assert (place.path, place.commit) == ("out/bundle!dist/x.whl!pkg/keys.py", commit)
+    assert (place.line, place.column) == (3, 7)
+    assert place.object_id == repository.git("rev-parse", "HEAD:out/bundle")
+    assert [one.path for one in found[beside]] == ["out/bundle!a.txt"]
+    assert sorted(one.path or "" for one in found[flat]) == sorted(
+        f"p/{name}!content" for name in COMPRESS
+    )
+    assert sorted(inspection.partial) == ["archive-damaged: 1", "archive-member-encrypted: 1"]
+
+
+def test_archives_of_a_pack_have_one_bound(repository, make: Make, token: Token) -> None:
+    names = [f"{n}.gz" for n in range(9)]
+    repository.commit({name: COMPRESS["gzip"](bytes(1_000) + name.encode()) for name in names})
+    repository.commit({"key": token()})
+    inspection = inspect(make(Bounds(unpacked_bytes=5_000)), repository.pack())
+    assert inspection.partial == ("archives-too-large: 5",)
+    assert len(inspection.found) == 1
 
 
 @pytest.mark.parametrize(

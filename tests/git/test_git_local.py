@@ -11,6 +11,7 @@ from scanner.errors import ConfigurationError
 from scanner.git.local import scan_repository
 from scanner.matcher.engine import Matcher
 from scanner.model import Inspection, ObjectKind, Place
+from tests.archives.build import COMPRESS, zip_entry, zipped
 
 Token = Callable[[], str]
 
@@ -66,6 +67,23 @@ def test_since_leaves_what_was_there(repository, matcher: Matcher, token: Token)
     assert (inspection.objects, inspection.blobs) == (3, 1)
     with pytest.raises(ConfigurationError, match="not a commit"):
         scan_repository(repository.clone, matcher, since="--output=x")
+
+
+def test_archives_are_opened(repository, matcher: Matcher, token: Token) -> None:
+    kept, orphan = token(), token()
+    commit = repository.commit({"a.zip": zipped({"b/c.txt": b"\n " + kept.encode()})})
+    loose = repository.clone / ".git" / "loose"
+    loose.write_bytes(COMPRESS["xz"](orphan.encode()))
+    repository.git("hash-object", "-w", str(loose))
+    locked = zip_entry(b"a", b"packed", method=8, flags=1, size=9)
+    repository.commit({"locked": locked})
+    inspection = scan_repository(repository.clone, matcher)
+    found = places(inspection)
+    assert [(p.commit, p.path, p.line, p.column) for p in found[kept]] == [
+        (commit, "a.zip!b/c.txt", 2, 2)
+    ]
+    assert [(p.commit, p.path) for p in found[orphan]] == [(None, "!content")]
+    assert inspection.partial == ("archive-member-encrypted: 1",)
 
 
 def test_bounds_and_odd_repositories(repository, matcher: Matcher, tmp_path: Path, token) -> None:

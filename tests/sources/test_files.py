@@ -16,6 +16,7 @@ from scanner.errors import ConfigurationError
 from scanner.matcher.engine import Matcher
 from scanner.model import Inspection, ObjectKind
 from scanner.sources.files import scan_folder, scan_stream
+from tests.archives.build import zipped
 
 Scan = Callable[..., list[Inspection]]
 
@@ -274,3 +275,13 @@ def test_a_stream_that_comes_in_drops_is_read_whole(
         with os.fdopen(reading, "rb") as stream:
             (found,) = scan_stream(stream, matcher).found
     assert found.candidate.secret.reveal().decode() == secret
+
+
+def test_archives_are_opened(scan: Scan, tree: Path, token: Callable[[], str]) -> None:
+    leaked = token()
+    tree.joinpath("a.zip").write_bytes(zipped({"b/c.txt": b"\n" + leaked.encode()}))
+    tree.joinpath("cut.zip").write_bytes(zipped({"b/c.txt": b"x" * 99})[:-30])
+    inspections = scan(tree)
+    (found,) = (found for one in inspections for found in one.found)
+    assert (found.place.path, found.place.line) == (f"{tree}/a.zip!b/c.txt", 2)
+    assert partial(inspections) == [f"{tree}/cut.zip: archive-damaged: 1"]

@@ -1,0 +1,1 @@
+"""Archives: bytes in, members out. Pure: nothing is ever written, a name is only ever shown."""
