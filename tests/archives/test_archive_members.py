@@ -232,3 +232,14 @@ def test_no_more_than_asked_for(look: Look, token: Token) -> None:
     assert (len(examined.spots), examined.dropped) == (4, 5)
     assert examined.partial == ("too-many-candidates: 5",)
     assert look(data, most=0).dropped == 9
+
+
+def test_views_are_as_good_as_bytes(matcher: Matcher, token: Token) -> None:
+    leaked = token()
+    text = f" {leaked}\n".encode()
+    archives = (build.zipped({"a": text}), build.tarred({"a": text}), build.COMPRESS["xz"](text))
+    for data in (text, *archives, b"x" * 70_000 + archives[0], b"", b"x" * 70_000):
+        buffer = bytearray(b"before") + data + b"after"
+        with memoryview(buffer)[6 : 6 + len(data)] as view:
+            assert examine(view, matcher, 9) == examine(data, matcher, 9)
+            assert tell(view) == tell(data)
