@@ -100,6 +100,10 @@ class Budget:
             return False
         return True
 
+    def unfeed(self, size: int) -> None:
+        """Take back what went in and was not used."""
+        self._fed -= size
+
     def enter(self) -> bool:
         """Account for one more entry or stream; False, and counted, when there are too many."""
         if self._members <= 0:

@@ -20,6 +20,7 @@ from scanner.archives.kind import Kind
 
 PIECE = 1 << 20  # bytes that come out at once, at most
 _FED = 1 << 16  # bytes that go in at once
+_FED_LEAST = 1 << 9
 LZMA = 14  # the method of a zip member
 _LZMA_HEAD = 9  # bytes before the stream, in a zip file: version, size of properties, properties
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -96,12 +97,14 @@ class Stream:
         *,
         head: bytes = b"",
         magic: bytes = b"",
+        fed: int = _FED,
     ) -> None:
         self._data = data
         self._new = new
         self._budget = budget
         self._magic = magic
         self._head = head
+        self._fed = fed  # bytes that go in first, as the stream seems to be so long
         self._position = 0
         self._one: Decompressor | None = None
         self._is_over = False
@@ -131,7 +134,8 @@ class Stream:
             self._one = one = self._new(self._budget.window_bytes)
         fed = b""
         if one.needs_input:
-            fed = self._head or bytes(self._data[self._position : self._position + _FED])
+            fed = self._head or bytes(self._data[self._position : self._position + self._fed])
+            self._fed = _FED
             if not fed:
                 raise EOFError
             if not self._budget.feed(len(fed)):
@@ -143,7 +147,9 @@ class Stream:
                 self._position += len(fed)
         piece = one.decompress(fed, max_length=most)
         if one.eof:
-            self._position -= len(one.unused_data)
+            unused = len(one.unused_data)
+            self._position -= unused
+            self._budget.unfeed(unused)
             self._next()
         return piece
 
@@ -173,11 +179,12 @@ def stream_of(kind: Kind, data: bytes, budget: Budget) -> Stream:
     return Stream(memoryview(data), new, budget, magic=magic)
 
 
-def zipped(method: int, data: memoryview, budget: Budget, size: int | None) -> Stream:
-    """Return what is in a zip member that was compressed by one of `METHODS`. `size`: unpacked, if
-    the stream does not say where it ends."""
+def zipped(method: int, data: memoryview, budget: Budget, packed: int, size: int | None) -> Stream:
+    """Return what is in a zip member that was compressed by one of `METHODS`. `packed` bytes it is
+    said to be long; `size`: unpacked, if the stream does not say where it ends."""
     head = b""
     if method == LZMA:  # the same stream as a .lzma file, with another head
         shown = b"\xff" * 8 if size is None else size.to_bytes(8, "little")
         head, data = bytes(data[4:_LZMA_HEAD]) + shown, data[_LZMA_HEAD:]
-    return Stream(data, _OF_METHOD[method], budget, head=head)
+    fed = min(max(packed, _FED_LEAST), _FED)
+    return Stream(data, _OF_METHOD[method], budget, head=head, fed=fed)

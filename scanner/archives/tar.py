@@ -14,6 +14,7 @@ from scanner.archives.kind import BLOCK, is_tar_header
 from scanner.archives.member import Member, Reads, read_member, show
 
 _MOST_HEADER = 1 << 20  # bytes of a pax header or a long name
+_AHEAD = 1 << 16  # bytes that are read at once: a decompressor dislikes small steps
 _MOST_SIZE = 1 << 62
 _ZEROS = bytes(BLOCK)
 _LOOSE = "content"  # the name of what has none
@@ -27,7 +28,8 @@ class _Source:
 
     def __init__(self, stream: Reads, first: bytes) -> None:
         self._stream = stream
-        self._rest = first
+        self._rest = first  # read, but not taken, from `_at` on
+        self._at = 0
         self._left = 0
         self.position = 0
 
@@ -56,11 +58,11 @@ class _Source:
         return not self._left
 
     def _take(self, most: int) -> bytes:
-        piece = self._rest[:most]
-        if piece:
-            self._rest = self._rest[most:]
-        elif most > 0:
-            piece = self._stream.read(most)
+        if self._at == len(self._rest) and most > 0:
+            self._at = 0
+            self._rest = self._stream.read(max(most, _AHEAD))
+        piece = self._rest[self._at : self._at + most]
+        self._at += len(piece)
         self.position += len(piece)
         return piece
 

@@ -79,9 +79,10 @@ def _member(data: bytes, entry: _Entry, budget: Budget) -> Member:
         budget.note(UNKNOWN)
         return Member(name)
     # Where it ends, the stream knows better than whoever wrote its size.
-    packed = memoryview(data)[entry.start :]
-    told = None if entry.flags & (_SIZE_FOLLOWS | _HAS_END) else entry.size
-    return Member(name, read_member(zipped(entry.method, packed, budget, told), budget))
+    rest = memoryview(data)[entry.start :]
+    size = None if entry.flags & (_SIZE_FOLLOWS | _HAS_END) else entry.size
+    stream = zipped(entry.method, rest, budget, entry.end - entry.start, size)
+    return Member(name, read_member(stream, budget))
 
 
 def _named(

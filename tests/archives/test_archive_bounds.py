@@ -261,3 +261,11 @@ def test_memory_in_all(matcher: Matcher) -> None:
     assert examined.unpacked > 400 << 20
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (after - before) << 10 < 200 << 20
+
+
+def test_very_many_small_members_are_no_bomb(matcher: Matcher) -> None:
+    noise = (bytes((n * n + m) % 251 for m in range(300)) for n in range(5_000))
+    members = {f"{n}.txt": one for n, one in enumerate(noise)}
+    for method in build.ZIP_METHODS.values():
+        data = build.zipped(members, method)
+        assert examine(data, matcher, 9).partial == ()
