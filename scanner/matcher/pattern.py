@@ -30,6 +30,7 @@ class Pattern:
     checksum_mode: ChecksumMode = ChecksumMode.SCORE
     mask_prefix: int = 0  # leading bytes that are the same in every token and may be shown
     placeholders: tuple[str, ...] = ()
+    random_end: int = 0  # where its random part ends, from mask_prefix on; 0 is the token's end
     generate: str = ""  # template examples and new tokens are made from
     reference: str = ""
     own: bool = False  # the issuer's own, from its configuration

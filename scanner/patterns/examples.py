@@ -65,7 +65,8 @@ def near_misses(
     for byte in {min(touching), max(touching)} if touching else set():
         spoiled[f"glued to \\x{byte:02x} before"] = bytes((byte,)) + token
         spoiled[f"glued to \\x{byte:02x} after"] = token + bytes((byte,))
-    middle = (pattern.mask_prefix + len(token)) // 2
+    # Early enough that nothing whole stands before it.
+    middle = (pattern.mask_prefix + min(len(token), pattern.min_width)) // 2
     for byte in _FOREIGN:
         spoiled[f"with \\x{byte:02x} inside"] = (
             token[:middle] + bytes((byte,)) + token[middle + 1 :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,10 @@ from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
 from scanner.matcher.probes import probes
 from scanner.matcher.reference import expression, spans
 from scanner.matcher.shape import byte_class, read_shape
-from scanner.patterns.template import parse_template
+from scanner.patterns.template import LEAST_BITS, parse_template
 
-_MOST_WIDTH = 4_096  # bytes; wider tokens would make every window expensive
+_MOST_WIDTH = 16_384  # bytes; wider tokens would make every window expensive
 _MOST_SHOWN = 32  # characters of a mask's prefix
-_LEAST_BITS = 128  # of a generated token: an issued one must not be guessed
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # ids and issuers: they end in paths and metrics
 _MOST_NAME = 64
 
@@ -34,7 +34,7 @@ _PLACEHOLDERS = (
 )
 _TYPES: dict[str, type] = {
     "id": str, "name": str, "regex": str, "bounds": str, "checksum": str, "checksum_mode": str,
-    "mask_prefix": int, "placeholders": list, "generate": str, "reference": str,
+    "mask_prefix": int, "random_end": int, "placeholders": list, "generate": str, "reference": str,
     "examples": list, "near_misses": list,
 }  # fmt: skip
 _REQUIRED = ("id", "name", "regex")
@@ -58,8 +58,10 @@ def load(own: Sequence[Path] = (), only: Collection[str] | None = None) -> Rules
         unknown = sorted(set(only) - patterns.keys())
         if unknown or not only:
             names = ", ".join(map(repr, unknown)) or "no pattern was named"
+            near = sorted({n for name in unknown for n in get_close_matches(name, patterns)})
+            hint = f" Near it: {', '.join(near)}." if near else ""
             raise ConfigurationError(
-                f"Unknown pattern: {names}. Known are: {', '.join(sorted(patterns))}."
+                f"Unknown pattern: {names}.{hint} `patrol patterns list` names all."
             )
         patterns = {name: pattern for name, pattern in patterns.items() if name in only}
     return Ruleset(tuple(patterns.values()))
@@ -109,6 +111,7 @@ def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
         checksum_mode=_mode(values),
         mask_prefix=values.get("mask_prefix", 0),
         placeholders=_placeholders(values),
+        random_end=values.get("random_end", 0),
         generate=values.get("generate", ""),
         reference=values.get("reference", ""),
         own=own,
@@ -129,7 +132,8 @@ def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
         expression(pattern)
     except re.error as error:
         raise ValueError(f"its regex does not compile: {error}") from None
-    compile_expressions([written for _, written in probes(0, shape)])
+    if own:  # the built-in ones are compiled in tests, not at every start
+        compile_expressions([written for _, written in probes(0, shape)])
     _literals(pattern, values)
     return pattern
 
@@ -181,9 +185,9 @@ def _placeholders(values: dict[str, Any]) -> tuple[str, ...]:
 
 def _template(pattern: Pattern) -> None:
     template = parse_template(pattern.generate)
-    if template.bits < _LEAST_BITS:
+    if pattern.own and template.bits < LEAST_BITS:
         raise ValueError(
-            f"generate draws {template.bits:.0f} bits; a token needs at least {_LEAST_BITS}"
+            f"generate draws {template.bits:.0f} bits; a token needs at least {LEAST_BITS}"
         )
     if template.checked and pattern.checksum is None:
         raise ValueError("generate has a place for a checksum, but no checksum is named")

@@ -11,14 +11,23 @@ import random
 import re
 from dataclasses import dataclass
 
+_DIGITS, _UPPER, _LOWER = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+
 ALPHABETS = {
-    "base62": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
-    "base64url": "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
-    "base32": "abcdefghijklmnopqrstuvwxyz234567",
-    "hex": "0123456789abcdef",
-    "digits": "0123456789",
+    "base62": _DIGITS + _UPPER + _LOWER,
+    "base64": _UPPER + _LOWER + _DIGITS + "+/",
+    "base64url": _UPPER + _LOWER + _DIGITS + "-_",
+    "base58": "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz",
+    "base32": _LOWER + "234567",
+    "BASE32": _UPPER + "234567",
+    "BASE36": _DIGITS + _UPPER,
+    "BECH32": "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L",
+    "letters": _UPPER + _LOWER,
+    "hex": _DIGITS + "abcdef",
+    "digits": _DIGITS,
     "check": "0",  # replaced when the checksum is computed
 }
+LEAST_BITS = 128  # of a token that is issued: it must not be guessed
 _FIELD = re.compile(r"\{(\w+):(\d{1,4})\}")
 
 

@@ -9,7 +9,7 @@ from scanner.errors import RequestInvalidError
 from scanner.matcher.mask import mask
 from scanner.matcher.pattern import Ruleset
 from scanner.model import Secret
-from scanner.patterns.generate import generate
+from scanner.patterns.generate import generate, issuable
 from scanner.stores import rules
 
 
@@ -41,5 +41,7 @@ class Mint:
                 f"The store does not issue {rules.quoted(pattern_id)}; it issues: "
                 f"{', '.join(self.patterns)}."
             )
+        if not issuable(pattern):
+            raise RequestInvalidError(f"Tokens of {pattern_id} can be found, but not issued.")
         secret = generate(pattern)
         return Minted(secret, pattern.id, mask(pattern, secret.reveal()))

@@ -172,7 +172,7 @@ def test_a_pattern_nobody_knows_is_one_sentence(bare, folder: Path, only: str) -
     assert (done.code, done.out) == (2, "")
     (line,) = done.err.splitlines()
     assert "Unknown pattern" in line
-    assert "Known are: azure-devops-pat, " in line
+    assert "`patrol patterns list` names all" in line
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])

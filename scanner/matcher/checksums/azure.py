@@ -1,8 +1,7 @@
-"""Checksums of token formats: verify one, and complete one when a token is generated.
+"""Microsoft's families: Marvin32 in Azure's identifiable keys, CRC32 in old Azure DevOps tokens.
 
-Sources: Microsoft's published identifiable-key format (Marvin32 as in .NET), the Azure DevOps
-legacy format, GitHub's "behind the token format" post (CRC32 in base62; npm uses the same).
-Every function here is total: bytes of another shape are simply not right.
+Sources: Microsoft's security-utilities (formats and seeds of identifiable keys; Marvin32 as in
+.NET) and the Azure DevOps legacy format.
 """
 
 from __future__ import annotations
@@ -10,27 +9,36 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
 
-_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_MARVIN_SEED = 0x4465_6661_756C_7430  # the ASCII of "Default0", big-endian
+from scanner.matcher.checksums.rule import ChecksumRule, decode64, digits
+
 _MASK = 0xFFFF_FFFF
 _LEGACY_KINDS = (0xE0B9_692D, 0x1019_F92E)  # user token, application token
 _LEGACY_CHECK = (22, 8, 7, 2)  # positions of the checksum's bytes, least significant first
 _LEGACY_BYTES = 32
+_DEFAULT = int.from_bytes(b"Default0", "big")
 _AZURE_BODY = 80  # characters before the checksum
 _AZURE_END = 84
-_CRC_DIGITS = 6
+_CHECK_BYTES = 4  # of an identifiable key: its last
 
-
-@dataclass(frozen=True, slots=True)
-class ChecksumRule:
-    """`verify(token)` tells; `complete(token)` returns it with a right checksum in the checksum's
-    own place, or None when the rest admits none and another must be drawn."""
-
-    verify: Callable[[bytes], bool]
-    complete: Callable[[bytes], bytes | None]
+# A seed is the ASCII of a name, big-endian; each signature has one for every use of its keys.
+_SEED_NAMES = {
+    b"+ASt": ("Default0",),
+    b"+ABa": ("AbAccct0",),
+    b"+AMC": ("Classic0",),
+    b"+ACR": ("ACRDflt0",),
+    b"AzCa": ("Access00",),
+    b"AzFu": ("Functi00", "Master00", "System00"),
+    b"AzSe": ("Query000", "PAdmin00"),
+    b"AZEG": ("SendRecv",),
+    b"AIoT": ("IoTHub00", "DpsKey00", "Device00"),
+    b"APIM": ("Tenant00", "IoTHub00", "Gatewy00", "GitKey00"),
+    b"ACDb": (
+        "SysAll00", "Resour00", "MastRO00", "SystRO00", "Encryp00", "MastRW00", "SystRW00",
+    ),
+}  # fmt: skip
+_MESSAGING = ("Default0", "System00", "Unknown0", "Send0000", "Manage00", "Listen00")
+_SIGNATURE_AT = {44: 33, 52: 42, 56: 44, 88: 76}  # by the length of the key
 
 
 def marvin32(data: bytes, seed: int) -> int:
@@ -52,14 +60,6 @@ def marvin32(data: bytes, seed: int) -> int:
     return low ^ high
 
 
-def _base62(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 62)
-        digits = _BASE62[digit] + digits
-    return digits
-
-
 def _azure_checks(token: bytes) -> tuple[bytes, ...]:
     """Both published renderings of the checksum; none for bytes that are not of the format."""
     if len(token) < _AZURE_END:
@@ -68,8 +68,8 @@ def _azure_checks(token: bytes) -> tuple[bytes, ...]:
         body = base64.b64decode(token[:_AZURE_BODY], validate=True)
     except binascii.Error:
         return ()
-    value = marvin32(body, _MARVIN_SEED).to_bytes(4, "little")
-    as_base62 = _base62(int.from_bytes(value, "big")).ljust(6, "0")
+    value = marvin32(body, _DEFAULT).to_bytes(4, "little")
+    as_base62 = digits(int.from_bytes(value, "big"), 62).ljust(6, "0")
     return base64.b64encode(value)[:4], as_base62[:4].encode()
 
 
@@ -118,17 +118,45 @@ def _legacy_complete(token: bytes) -> bytes | None:
     return base64.b32encode(raw).rstrip(b"=").lower()
 
 
-def _crc_digits(token: bytes) -> bytes:
-    """The six digits over what stands between the prefix's underscore and the checksum."""
-    body = token.partition(b"_")[2][:-_CRC_DIGITS]
-    return _base62(zlib.crc32(body)).rjust(_CRC_DIGITS, "0").encode()
+def _seeds() -> dict[bytes, tuple[int, ...]]:
+    names = _SEED_NAMES | dict.fromkeys((b"+ASb", b"+AEh", b"+ARm"), _MESSAGING)
+    return {
+        signature: tuple(int.from_bytes(name.encode(), "big") for name in kinds)
+        for signature, kinds in names.items()
+    }
 
 
-CHECKSUMS: dict[str, ChecksumRule] = {
+_SEEDS = _seeds()
+
+
+def _key_parts(token: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """The decoded key and the seeds of its signature; no seeds for bytes of another shape."""
+    begin = _SIGNATURE_AT.get(len(token))
+    seeds = _SEEDS.get(token[begin : begin + 4], ()) if begin else ()
+    raw = decode64(token) if seeds else None
+    return (raw, seeds) if raw is not None else (b"", ())
+
+
+def _key_verify(token: bytes) -> bool:
+    raw, seeds = _key_parts(token)
+    given = int.from_bytes(raw[-_CHECK_BYTES:], "little")
+    return any(marvin32(raw[:-_CHECK_BYTES], seed) == given for seed in seeds)
+
+
+def _key_complete(token: bytes) -> bytes | None:
+    raw, seeds = _key_parts(token)
+    if not seeds:
+        return None
+    body = raw[:-_CHECK_BYTES]
+    key = base64.b64encode(body + marvin32(body, seeds[0]).to_bytes(_CHECK_BYTES, "little"))
+    # Functions keys are base64url; search keys are drawn until nothing needs a choice.
+    if b"AzFu" in token:
+        return key.translate(bytes.maketrans(b"+/", b"-_"))
+    return None if b"AzSe" in token and not key.isalnum() else key
+
+
+RULES = {
     "azure-devops-marvin32": ChecksumRule(_azure_verify, _azure_complete),
     "azure-devops-legacy-crc32": ChecksumRule(_legacy_verify, _legacy_complete),
-    "crc32-base62-6": ChecksumRule(
-        lambda token: token[-_CRC_DIGITS:] == _crc_digits(token),
-        lambda token: token[:-_CRC_DIGITS] + _crc_digits(token),
-    ),
+    "azure-identifiable-marvin32": ChecksumRule(_key_verify, _key_complete),
 }
