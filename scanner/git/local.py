@@ -102,6 +102,11 @@ def scan_repository(
     )
 
 
+def head_of(path: Path) -> str | None:
+    """Return the commit that the repository at `path` stands at; None before the first one."""
+    return _Repository(path).ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+
+
 _Object = tuple[str, ObjectKind, bytes | None]
 _Known = tuple[str, datetime | None, list[str]]  # commit, its time, paths
 
@@ -123,13 +128,13 @@ class _Repository:
             raise ConfigurationError("git is not installed; on Debian: apt install git")
         self._path = path
         self._environment = _environment()
-        if not path.is_dir() or self._ask("rev-parse", "--git-dir") is None:
+        if not path.is_dir() or self.ask("rev-parse", "--git-dir") is None:
             raise ConfigurationError(f"{path} is not a git repository.")
         self.stopped: Counter[str] = Counter()  # what git could not do
 
     def commit(self, name: str) -> str:
         """Return the id of the commit that `name` means."""
-        found = self._ask(
+        found = self.ask(
             "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
         )
         if found is None:
@@ -190,7 +195,8 @@ class _Repository:
                 return  # git died; its exit says so
             yield object_id.decode(), ObjectKind(kind.decode()), content and content[:-1]
 
-    def _ask(self, *arguments: str) -> str | None:
+    def ask(self, *arguments: str) -> str | None:
+        """Return what git prints; None when it refuses."""
         done = subprocess.run(
             ["git", *arguments], cwd=self._path, env=self._environment, check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

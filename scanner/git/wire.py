@@ -97,7 +97,7 @@ def dump_inspection(inspection: Inspection) -> dict[str, Any]:
         "partial": inspection.partial,
         "bare": inspection.bare,
         "found": [
-            [*_dump_candidate(found.candidate), *_dump_place(found.place)]
+            [*dump_candidate(found.candidate), *_dump_place(found.place)]
             for found in inspection.found
         ],
     }
@@ -118,10 +118,8 @@ class InspectionLoader:
     its text holds nothing that the child sent."""
 
     def __init__(self, ruleset: Ruleset) -> None:
-        self._rules = {
-            pattern.id: (pattern, re.compile(pattern.regex.encode()))
-            for pattern in ruleset.patterns
-        }
+        self._patterns = {pattern.id: pattern for pattern in ruleset.patterns}
+        self._expressions: dict[str, re.Pattern[bytes]] = {}  # of what was ever found
 
     def load(self, value: Any, most_objects: int = _MOST_COUNT) -> Inspection:
         """Return the inspection that `dump_inspection` took apart, of so many objects at most."""
@@ -150,14 +148,19 @@ class InspectionLoader:
     def _located(self, row: Any) -> LocatedCandidate:
         if not isinstance(row, list) or len(row) != 12:
             raise ValueError("not a candidate")
-        return LocatedCandidate(self._candidate(*row[:5]), _place(*row[5:]))
+        return LocatedCandidate(self.candidate(*row[:5]), _place(*row[5:]))
 
-    def _candidate(
+    def candidate(
         self, pattern_id: Any, start: Any, end: Any, encoding: Any, secret: Any
     ) -> Candidate:
-        if not isinstance(pattern_id, str) or pattern_id not in self._rules:
+        """Return the candidate that `dump_candidate` took apart."""
+        if not isinstance(pattern_id, str) or pattern_id not in self._patterns:
             raise ValueError("not a pattern")
-        pattern, expression = self._rules[pattern_id]
+        pattern = self._patterns[pattern_id]
+        expression = self._expressions.get(pattern_id)
+        if expression is None:
+            expression = re.compile(pattern.regex.encode())
+            self._expressions[pattern_id] = expression
         if not isinstance(secret, str):
             raise ValueError("not a secret")  # noqa: TRY004
         value = base64.b64decode(secret, validate=True)
@@ -178,7 +181,8 @@ class InspectionLoader:
         )
 
 
-def _dump_candidate(candidate: Candidate) -> tuple[Any, ...]:
+def dump_candidate(candidate: Candidate) -> tuple[Any, ...]:
+    """Return a candidate as five JSON values, its secret among them."""
     secret = base64.b64encode(candidate.secret.reveal()).decode()
     return candidate.pattern, candidate.start, candidate.end, candidate.encoding, secret
 

@@ -1,94 +1,117 @@
-"""Files on this machine: a folder, one file, or bytes from a pipe."""
+"""Files on this machine, and bytes from a pipe: read and examined one after the other."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from scanner.errors import ConfigurationError
 from scanner.examine import examine
-from scanner.matcher.position import Scans
-from scanner.model import Inspection, LocatedCandidate, ObjectKind, Place
+from scanner.matcher.position import Scans, Spot
 
 MOST_BYTES = 128 << 20  # a larger file is named in `partial`, not read
 _MOST_FOUND = 200_000  # in one file; further ones are counted
+_ROOM = 1 << 20  # what is always kept to read into: fresh pages cost more than copying
+_KEPT = 16 << 20  # what is kept once a file needed it
+# Not blocking: a pipe may have taken the file's place since it was listed.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def scan_folder(root: Path, matcher: Scans, most_bytes: int = MOST_BYTES) -> Iterator[Inspection]:
-    """Yield one inspection for every regular file at or below `root`, by name.
+@dataclass(slots=True)
+class Reading:
+    """What reading some files gave. A file is named by its place among those that were asked for:
+    whoever asked knows its path, and need not believe the reader."""
 
-    Links below it are not followed, and git's own folder is left out (`scan git` reads it). What
-    cannot be read, folders included, is named in `partial`. Errors: `ConfigurationError` when
-    `root` is neither a folder nor a file.
+    found: list[tuple[int, Spot]] = field(default_factory=list)
+    partial: list[tuple[int, str]] = field(default_factory=list)  # (file, reason)
+    files: int = 0
+    bytes: int = 0
+    unpacked: int = 0  # bytes that came out of archives in them
+
+
+class FileReader:
+    """Reads files into room that it uses again. Not to be shared between threads.
+
+    A file of more than `most_bytes` is not read.
     """
-    try:
-        mode = root.stat().st_mode
-    except FileNotFoundError:
-        raise ConfigurationError(f"{root} does not exist.") from None
-    except OSError as error:
-        raise ConfigurationError(f"{root} cannot be read ({error.strerror}).") from None
-    if stat.S_ISDIR(mode):
-        return _scan_below(root, matcher, most_bytes)
-    if stat.S_ISREG(mode):
-        # Whoever names a link means the file behind it.
-        return iter((_scan_file(root, matcher, most_bytes, os.O_RDONLY),))
-    raise ConfigurationError(f"{root} is neither a folder nor a file; for a pipe: scan stdin")
 
+    def __init__(self, matcher: Scans, most_bytes: int = MOST_BYTES) -> None:
+        self._matcher = matcher
+        self._most = most_bytes
+        self._room = memoryview(bytearray(_ROOM))
 
-def scan_stream(stream: BinaryIO, matcher: Scans, most_bytes: int = MOST_BYTES) -> Inspection:
-    """Match what `stream` holds, up to `most_bytes`; what lies beyond is named in `partial`."""
-    data = stream.read(most_bytes + 1)
-    partial = (f"-: only the first {most_bytes} bytes were read",) if data[most_bytes:] else ()
-    return _inspect("-", data[:most_bytes], matcher, partial)
+    def read(self, paths: Sequence[str], *, follow: bool = False) -> Reading:
+        """Read and examine regular files; `follow`: a path may itself be a link."""
+        reading = Reading()
+        flags = _FLAGS if follow else _FLAGS | os.O_NOFOLLOW
+        for index, path in enumerate(paths):
+            try:
+                descriptor = os.open(path, flags)
+            except OSError as error:
+                reading.partial.append((index, str(error.strerror)))
+                continue
+            try:
+                self._read(reading, index, descriptor)
+            except OSError as error:
+                reading.partial.append((index, str(error.strerror)))
+            except MemoryError:
+                reading.partial.append((index, "needs more memory than its reader may have"))
+            finally:
+                os.close(descriptor)
+        return reading
 
+    def read_stream(self, stream: BinaryIO) -> Reading:
+        """Examine what `stream` holds, up to the bound."""
+        reading = Reading()
+        data = stream.read(self._most + 1)
+        if len(data) > self._most:
+            reading.partial.append((0, f"only the first {self._most} bytes were read"))
+        self._examine(reading, 0, memoryview(data)[: self._most])
+        return reading
 
-def _scan_below(root: Path, matcher: Scans, most_bytes: int) -> Iterator[Inspection]:
-    # A list of folders, not recursion: a hostile tree is deeper than Python's stack.
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(folder) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
-            # Pipes, sockets and devices are not even opened: that alone can have effects.
-            files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-            inner = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError as error:
-            yield Inspection(partial=(f"{folder}: {error.strerror}",))
-            continue
-        for name in files:
-            yield _scan_file(folder / name, matcher, most_bytes, os.O_RDONLY | os.O_NOFOLLOW)
-        folders += [folder / name for name in reversed(inner) if name != ".git"]
+    def _read(self, reading: Reading, index: int, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            reading.partial.append((index, "is no regular file any more"))
+            return
+        size = status.st_size
+        room = self._room
+        if size >= len(room):
+            if size > self._most:
+                reading.partial.append((index, f"larger than {self._most} bytes"))
+                return
+            room = memoryview(bytearray(size + 1))
+            if size < _KEPT:
+                self._room = room
+        count = os.preadv(descriptor, [room], 0)
+        if count != size:  # it grew, it shrank, or it is of a kind that does not know its size
+            room, count = self._rest(descriptor, room, count)
+        if count > self._most:
+            reading.partial.append((index, f"larger than {self._most} bytes"))
+            return
+        self._examine(reading, index, room[:count])
 
+    def _rest(self, descriptor: int, room: memoryview, count: int) -> tuple[memoryview, int]:
+        """Read on to the end, or until more than the bound is there."""
+        while count <= self._most:
+            if count == len(room):
+                larger = memoryview(bytearray(2 * count))
+                larger[:count] = room
+                room = larger
+            got = os.preadv(descriptor, [room[count:]], count)
+            if not got:
+                break
+            count += got
+        return room, count
 
-def _scan_file(path: Path, matcher: Scans, most_bytes: int, flags: int) -> Inspection:
-    def opener(name: str, _flags: int) -> int:
-        # Not blocking: a pipe may have taken the file's place since it was listed.
-        return os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    try:
-        with open(path, "rb", opener=opener) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return Inspection(partial=(f"{path}: is no regular file any more",))
-            data = file.read(most_bytes + 1)
-    except OSError as error:
-        return Inspection(partial=(f"{path}: {error.strerror}",))
-    if len(data) > most_bytes:
-        return Inspection(partial=(f"{path}: larger than {most_bytes} bytes",))
-    return _inspect(str(path), data, matcher)
-
-
-def _inspect(path: str, data: bytes, matcher: Scans, partial: tuple[str, ...] = ()) -> Inspection:
-    examined = examine(data, matcher, _MOST_FOUND)
-    found = tuple(
-        LocatedCandidate(
-            spot.candidate,
-            Place("", ObjectKind.BLOB, spot.path(path), line=spot.line, column=spot.column),
-        )
-        for spot in examined.spots
-    )
-    met = (f"{path}: {reason}" for reason in examined.partial)
-    return Inspection(found, 1, 1, len(data), len(data), (*partial, *met))
+    def _examine(self, reading: Reading, index: int, data: memoryview) -> None:
+        reading.files += 1
+        reading.bytes += len(data)
+        examined = examine(data, self._matcher, _MOST_FOUND)
+        reading.unpacked += examined.unpacked
+        if examined.spots:
+            reading.found += [(index, spot) for spot in examined.spots]
+        if examined.met or examined.dropped:
+            reading.partial += [(index, reason) for reason in examined.partial]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from scanner.cli import main
 from scanner.db.dialect import SQLITE
 from scanner.db.schema import incidents, scans
 from scanner.db.verdicts import Finding, record_findings
+from scanner.matcher.engine import Matcher
+from scanner.matcher.pattern import Ruleset
 from scanner.model import LocatedCandidate, ObjectKind, Place
 from scanner.settings import load_settings
 from scanner.sources.github_push import Push
@@ -141,3 +144,23 @@ def own_pattern(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def compiled(ruleset: Ruleset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("compiled")
+    Matcher(ruleset, made)
+    return made
+
+
+@pytest.fixture
+def quick(compiled: Path, bare: Shell) -> None:
+    """Compiled patterns lie where a scan of this installation looks for them."""
+    shutil.copytree(compiled, bare.data / "cache", dirs_exist_ok=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "code"
+    made.mkdir()
+    return made

@@ -246,6 +246,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
+    assert process.stdout.readline() == f"{tmp_path}/leaks\n".encode()
     assert b"npm-access-token" in process.stdout.readline()
     process.stdout.close()
     assert process.stderr is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -12,37 +11,9 @@ from typing import Any
 import pytest
 
 from scanner.patterns.generate import generate
+from tests.commands.scanning import read, scan
 
-FIELDS = [
-    "pattern", "issuer", "path", "commit", "blob", "kind", "line", "column", "start", "end",
-    "secret", "fingerprint", "checksum", "encoding", "validity",
-]  # fmt: skip
-SUMMARY = {"blobs", "bytes", "scanned_bytes", "seconds", "findings", "partial"}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "code"
-    made.mkdir()
-    return made
-
-
-def read(out: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The findings and the summary of jsonl output."""
-    *findings, last = (json.loads(line) for line in out.splitlines())
-    assert list(last) == ["summary"]
-    assert set(last["summary"]) == SUMMARY
-    for finding in findings:
-        assert list(finding) == FIELDS
-    return findings, last["summary"]
-
-
-def scan(patrol, *arguments: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    done = patrol("scan", *arguments, "--format=jsonl")
-    assert done.err == ""
-    findings, summary = read(done.out)
-    assert done.code == (1 if findings else 2 if summary["partial"] else 0)
-    return findings, summary
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_jsonl_is_one_object_a_finding_and_the_summary_last(
@@ -63,7 +34,8 @@ def test_jsonl_is_one_object_a_finding_and_the_summary_last(
     assert summary.pop("seconds") >= 0
     size = len(text) + 7
     assert summary == {
-        "blobs": 2, "bytes": size, "scanned_bytes": size, "findings": 1, "partial": []
+        "blobs": 2, "bytes": size, "scanned_bytes": size, "findings": 1, "known": 0, "allowed": 0,
+        "partial": [],
     }  # fmt: skip
 
 
@@ -78,17 +50,27 @@ def test_a_fingerprint_is_the_same_wherever_a_token_is(
     assert prints[0] == prints[2] != prints[1]
 
 
-def test_pretty_is_a_line_a_finding_and_a_last_line(
+def test_pretty_is_a_line_a_finding_under_its_file_and_a_last_line(
     bare, folder: Path, token: Callable[[], str]
 ) -> None:
-    secret = token()
-    (folder / "x").write_text(f"\n {secret}")
+    first, second, third = token(), token(), generate("github-pat").reveal().decode()
+    (folder / "x").write_text(f"\n {first}\n{second}")
+    (folder / "y").write_text(f"{third[:-1]}{'a' if third[-1] != 'a' else 'b'}")
     done = bare("scan", "dir", folder)
     *findings, last = done.lines
-    assert findings == [f"{folder}/x:2:2  npm-access-token  npm_…{secret[-4:]}  unchecked"]
-    assert re.fullmatch(r"1 finding in 1 file, 42 bytes, \d+\.\d\d s\.", last)
+    assert [line.split() for line in findings] == [
+        [f"{folder}/x"],
+        ["2:2", "npm-access-token", f"npm_…{first[-4:]}", "unchecked"],
+        ["3:1", "npm-access-token", f"npm_…{second[-4:]}", "unchecked"],
+        [f"{folder}/y"],
+        ["1:1", "github-pat", f"ghp_…{third[-4:-1]}{'a' if third[-1] != 'a' else 'b'}",
+         "(wrong", "checksum)", "unchecked"],
+    ]  # fmt: skip
+    assert all(len(line) <= 80 for line in findings if line.startswith(" "))
+    assert re.fullmatch(r"3 findings in 2 files, 123 bytes, \d+\.\d\d s\.", last)
     assert (done.code, done.err) == (1, "")
     (folder / "x").unlink()
+    (folder / "y").unlink()
     done = bare("scan", "dir", folder)
     assert done.code == 0
     assert done.out.startswith("0 findings in 0 files, 0 bytes")
@@ -135,7 +117,7 @@ def test_a_hostile_path_moves_no_cursor(bare, folder: Path, token: Callable[[], 
     for name in (b"\x1b[2J", b"a\nb", "\u202egnp.exe".encode(), b"\xff\xfe"):
         (folder / os.fsdecode(name)).write_text(token())
     done = bare("scan", "dir", folder)
-    assert len(done.lines) == 5
+    assert len(done.lines) == 9
     assert not re.search("[\x00-\x09\x0b-\x1f\u202e\udc80-\udcff]", done.out)
     paths = {finding["path"].removeprefix(f"{folder}/") for finding in scan(bare, "dir", folder)[0]}
     assert paths == {"\x1b[2J", "a\nb", "\u202egnp.exe", r"\xff\xfe"}
@@ -216,8 +198,9 @@ def test_a_repository_is_scanned_and_since_leaves_out_what_was_there(
     assert (finding["path"], finding["line"], finding["commit"]) == ("b/c", 2, after)
     assert finding["blob"] == repository.git("rev-parse", "HEAD:b/c")
     assert scan(bare, "git", repository.clone, "--since", "HEAD")[0] == []
-    pretty = bare("scan", "git", repository.clone, "--since", before).lines[0]
-    assert pretty.startswith(f"b/c:2:1  {after[:12]}  npm-access-token")
+    pretty = bare("scan", "git", repository.clone, "--since", before).lines
+    assert pretty[0] == f"b/c  in {after[:12]}"
+    assert pretty[1].split()[:2] == ["2:1", "npm-access-token"]
 
 
 @pytest.mark.parametrize("since", ["nonsense", "0" * 40, "--all", "HEAD:a", ""])
@@ -229,11 +212,27 @@ def test_a_since_that_is_no_commit_is_one_sentence(bare, repository: Any, since:
     assert len(done.err.splitlines()) == 1
 
 
-def test_since_is_for_git_alone(bare) -> None:
-    for kind in ("dir", "stdin"):
-        done = bare("scan", kind, "--since=HEAD")
-        assert done.code == 2
-        assert "--since goes with: patrol scan git" in done.err
+@pytest.mark.parametrize(
+    ("option", "kind", "others"),
+    [
+        ("--since=HEAD", "git", ("dir", "stdin")),
+        ("--gitignore", "dir", ("git", "stdin")),
+        ("--jobs=2", "dir", ("git", "stdin")),
+    ],
+)
+def test_some_options_are_for_one_kind_alone(
+    bare, option: str, kind: str, others: tuple[str, ...]
+) -> None:
+    for other in others:
+        done = bare("scan", other, option)
+        assert (done.code, done.out) == (2, "")
+        assert f"{option.partition('=')[0]} goes with: patrol scan {kind}" in done.err
+
+
+def test_git_takes_one_target_and_stdin_none(bare) -> None:
+    for arguments in (["git", ".", "."], ["stdin", "."]):
+        done = bare("scan", *arguments)
+        assert (done.code, done.out) == (2, "")
 
 
 # The store's word.
@@ -251,7 +250,7 @@ def test_verify_asks_the_store_about_its_own_patterns_alone(
     findings, _ = scan(patrol, "dir", folder, "--verify")
     assert [finding["validity"] for finding in findings] == expected
     pretty = patrol("scan", "dir", folder, "--verify").lines[:-1]
-    assert [line.split()[-1] for line in pretty] == expected
+    assert [line.split()[-1] for line in pretty if line.startswith(" ")] == expected
     unasked, _ = scan(patrol, "dir", folder)
     assert {finding["validity"] for finding in unasked} == {"unchecked"}
     # A scan looks, and does nothing else.

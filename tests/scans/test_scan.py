@@ -57,6 +57,22 @@ def test_a_strangers_secret_does_not_travel(world: World, repository, ours) -> N
     ]
 
 
+def test_no_comment_keeps_a_token_from_its_answer(world: World, repository, ours) -> None:
+    # Whoever leaks a token writes its line, too: what `patrol scan` heeds, the service never does.
+    words = [
+        "patrol:allow", "gitleaks:allow", "betterleaks:allow", "kingfisher:ignore",
+        "pragma: allowlist secret", "pragma: allowlist nextline secret",
+    ]  # fmt: skip
+    tokens = [ours() for _ in words]
+    lines = [f"# {word}\n{one} # {word}\n" for word, one in zip(words, tokens, strict=True)]
+    head = repository.commit({"k": "".join(lines)})
+    repository.push()
+    world.push("acme/app", ZEROS, head)
+    world.scanner.run_batch()
+    assert {Secret(one.encode()) for one in tokens} <= set(world.store.asked)
+    assert len(world.rows(incidents)) == len(words)
+
+
 def test_one_token_many_times_is_asked_once(world: World, repository, ours) -> None:
     token = ours()
     head = repository.commit({f"file-{n}": f"{n} {token} {token}\n" for n in range(5)})

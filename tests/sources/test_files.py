@@ -8,23 +8,49 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from scanner.errors import ConfigurationError
 from scanner.matcher.engine import Matcher
-from scanner.model import Inspection, ObjectKind
-from scanner.sources.files import scan_folder, scan_stream
+from scanner.matcher.position import Spot
+from scanner.sources.files import FileReader, Reading
+from scanner.sources.walk import Batch, list_files
 from tests.archives.build import zipped
 
-Scan = Callable[..., list[Inspection]]
+
+@dataclass
+class Seen:
+    """What reading all files at and below a root gave."""
+
+    found: list[tuple[str, Spot]] = field(default_factory=list)
+    partial: list[str] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+
+    def add(self, batch: Batch, reading: Reading) -> None:
+        self.partial += batch.partial
+        self.partial += [f"{batch.paths[index]}: {why}" for index, why in reading.partial]
+        self.found += [(batch.paths[index], spot) for index, spot in reading.found]
+        self.files += reading.files
+        self.bytes += reading.bytes
+
+    def paths(self, root: Path) -> list[str]:
+        return [os.path.relpath(spot.path(path) or "", root) for path, spot in self.found]
+
+
+Scan = Callable[..., Seen]
 
 
 @pytest.fixture
 def scan(matcher: Matcher) -> Scan:
-    def run(root: Path, **options: int) -> list[Inspection]:
-        return list(scan_folder(root, matcher, **options))
+    def run(*roots: Path, **options: int) -> Seen:
+        seen, reader = Seen(), FileReader(matcher, **options)
+        for batch in list_files(roots):
+            seen.add(batch, reader.read(batch.paths, follow=batch.follow))
+        return seen
 
     return run
 
@@ -43,23 +69,14 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         path.write_text(content)
 
 
-def paths(inspections: list[Inspection], root: Path) -> list[str]:
-    places = [found.place.path or "" for one in inspections for found in one.found]
-    return [os.path.relpath(path, root) for path in places]
-
-
-def partial(inspections: list[Inspection]) -> list[str]:
-    return [reason for one in inspections for reason in one.partial]
-
-
 def test_files_come_by_name_and_folders_after_the_files_beside_them(
     scan: Scan, tree: Path, token: Callable[[], str]
 ) -> None:
     names = ["b", "a", "c/b", "c/a", "B", "a.d/x", "c/d/x", ".hidden", ".github/x", "é"]
     write(tree, {name: token() for name in names})
     expected = [".hidden", "B", "a", "b", "é", ".github/x", "a.d/x", "c/a", "c/b", "c/d/x"]
-    assert paths(scan(tree), tree) == expected
-    assert [(one.objects, one.blobs) for one in scan(tree)] == [(1, 1)] * len(names)
+    assert scan(tree).paths(tree) == expected
+    assert scan(tree).files == len(names)
 
 
 def test_a_token_is_found_at_its_line_and_column(
@@ -68,22 +85,22 @@ def test_a_token_is_found_at_its_line_and_column(
     first, second, third = token(), token(), token()
     text = f"ü = {first}\r\n\n\t{second} {third}"
     (tree / "x").write_bytes(text.encode())
-    (only,) = scan(tree)
-    size = len(text.encode())
-    assert (only.bytes, only.scanned_bytes, only.partial) == (size, size, ())
+    seen = scan(tree)
+    assert (seen.files, seen.bytes, seen.partial) == (1, len(text.encode()), [])
     assert [
-        (found.candidate.secret.reveal().decode(), found.place.line, found.place.column)
-        for found in only.found
-    ] == [(first, 1, 6), (second, 3, 2), (third, 3, 3 + len(second))]
-    for found in only.found:
-        assert (found.place.kind, found.place.object_id) == (ObjectKind.BLOB, "")
-        assert found.place.path == str(tree / "x")
+        (path, spot.candidate.secret.reveal().decode(), spot.line, spot.column)
+        for path, spot in seen.found
+    ] == [
+        (f"{tree}/x", first, 1, 6),
+        (f"{tree}/x", second, 3, 2),
+        (f"{tree}/x", third, 3, 3 + len(second)),
+    ]
 
 
 def test_an_empty_file_and_an_empty_folder(scan: Scan, tree: Path) -> None:
-    assert scan(tree) == []
+    assert scan(tree) == Seen()
     (tree / "empty").touch()
-    assert scan(tree) == [Inspection(objects=1, blobs=1)]
+    assert scan(tree) == Seen(files=1)
 
 
 def test_links_are_not_followed(
@@ -102,9 +119,9 @@ def test_links_are_not_followed(
         "twice": "inner/real",
     }.items():
         (tree / name).symlink_to(target)
-    inspections = scan(tree)
-    assert paths(inspections, tree) == ["inner/real"]
-    assert partial(inspections) == []
+    seen = scan(tree)
+    assert seen.paths(tree) == ["inner/real"]
+    assert seen.partial == []
 
 
 def test_pipes_sockets_and_devices_are_left_alone(
@@ -114,9 +131,9 @@ def test_pipes_sockets_and_devices_are_left_alone(
     write(tree, {"b": token()})
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(tree / "c-socket"))
-        inspections = scan(tree)
-        assert paths(inspections, tree) == ["b"]
-        assert partial(inspections) == []
+        seen = scan(tree)
+        assert seen.paths(tree) == ["b"]
+        assert seen.partial == []
     # Nobody may have opened the pipe: a writer that waits for its reader must not be woken.
     with pytest.raises(OSError, match="No such device or address"):
         os.open(tree / "a-pipe", os.O_WRONLY | os.O_NONBLOCK)
@@ -125,14 +142,14 @@ def test_pipes_sockets_and_devices_are_left_alone(
 def test_gits_own_folder_is_left_out(scan: Scan, tree: Path, token: Callable[[], str]) -> None:
     names = [".git/config", "vendor/.git/x", ".github/x", "a.git/x", "sub/.git", ".gitignore"]
     write(tree, {name: token() for name in names})
-    assert paths(scan(tree), tree) == [".gitignore", ".github/x", "a.git/x", "sub/.git"]
-    assert paths(scan(tree / ".git"), tree) == [".git/config"]  # named on purpose
+    assert scan(tree).paths(tree) == [".gitignore", ".github/x", "a.git/x", "sub/.git"]
+    assert scan(tree / ".git").paths(tree) == [".git/config"]  # named on purpose
 
 
 def test_a_name_may_be_any_bytes(scan: Scan, tree: Path, token: Callable[[], str]) -> None:
     for name in (b"\xff\xfe.txt", b"line\nbreak", b"\x1b[2J", "ü".encode("latin-1")):
         (tree / os.fsdecode(name)).write_text(token())
-    assert sorted(os.fsencode(path) for path in paths(scan(tree), tree)) == sorted(
+    assert sorted(os.fsencode(path) for path in scan(tree).paths(tree)) == sorted(
         [b"\xff\xfe.txt", b"line\nbreak", b"\x1b[2J", b"\xfc"]
     )
 
@@ -142,18 +159,21 @@ def test_a_file_that_is_too_large_is_named(
 ) -> None:
     secret = token()
     write(tree, {"a-fits": secret, "b-large": f"{secret}\n", "c": token()})
-    inspections = scan(tree, most_bytes=len(secret))
-    assert paths(inspections, tree) == ["a-fits", "c"]
-    assert partial(inspections) == [f"{tree}/b-large: larger than {len(secret)} bytes"]
-    assert [one.blobs for one in inspections] == [1, 0, 1]
+    seen = scan(tree, most_bytes=len(secret))
+    assert seen.paths(tree) == ["a-fits", "c"]
+    assert seen.partial == [f"{tree}/b-large: larger than {len(secret)} bytes"]
+    assert seen.files == 2
 
 
 def test_what_goes_away_meanwhile_is_named(
     matcher: Matcher, tree: Path, token: Callable[[], str]
 ) -> None:
     write(tree, dict.fromkeys(("a", "b", "c", "d", "x/a", "y/a"), token()))
-    under_way = scan_folder(tree, matcher)
-    inspections = [next(under_way)]
+    for number in range(32):  # as many as are listed before the first is read
+        write(tree, {f"0/{number}": "nothing"})
+    write(tree, dict.fromkeys((f"9/{number}" for number in range(32)), "nothing"))
+    under_way = list_files([tree])
+    listed = [next(under_way), next(under_way)]
     for name in ("b", "c", "x/a"):
         (tree / name).unlink()
     (tree / "x").rmdir()
@@ -161,10 +181,12 @@ def test_what_goes_away_meanwhile_is_named(
     os.mkfifo(tree / "c")
     (tree / "d").rename(tree / "e")
     (tree / "d").symlink_to("e")
-    inspections += under_way
-    assert paths(inspections, tree) == ["a", "y/a"]
-    assert [reason.removeprefix(f"{tree}/") for reason in partial(inspections)] == [
-        "b: Is a directory",
+    seen, reader = Seen(), FileReader(matcher)
+    for batch in [*listed, *under_way]:
+        seen.add(batch, reader.read(batch.paths))
+    assert seen.paths(tree) == ["a", "y/a"]
+    assert [reason.removeprefix(f"{tree}/") for reason in seen.partial] == [
+        "b: is no regular file any more",
         "c: is no regular file any more",
         "d: Too many levels of symbolic links",
         "x: No such file or directory",
@@ -195,7 +217,7 @@ def test_a_tree_deeper_than_the_stack_is_read(
     scan: Scan, tree: Path, deep: Callable[[str, int, str], None], token: Callable[[], str]
 ) -> None:
     deep("d", 1_500, token())
-    assert paths(scan(tree), tree) == ["d/" * 1_500 + "end"]
+    assert scan(tree).paths(tree) == ["d/" * 1_500 + "end"]
 
 
 def test_a_folder_that_cannot_be_listed_is_named(
@@ -203,17 +225,17 @@ def test_a_folder_that_cannot_be_listed_is_named(
 ) -> None:
     write(tree, {"a": token(), "z/a": token()})
     deep("folder" * 40, 20, token())
-    inspections = scan(tree)
-    assert paths(inspections, tree) == ["a", "z/a"]
-    (reason,) = partial(inspections)
+    seen = scan(tree)
+    assert seen.paths(tree) == ["a", "z/a"]
+    (reason,) = seen.partial
     assert reason.startswith(f"{tree}/{'folder' * 40}/")
     assert reason.endswith(": File name too long")
 
 
 def test_the_root_may_be_a_file(scan: Scan, tree: Path, token: Callable[[], str]) -> None:
     write(tree, {"only": token(), "other": token()})
-    assert paths(scan(tree / "only"), tree) == ["only"]
-    assert partial(scan(tree / "only", most_bytes=3)) == [f"{tree}/only: larger than 3 bytes"]
+    assert scan(tree / "only").paths(tree) == ["only"]
+    assert scan(tree / "only", most_bytes=3).partial == [f"{tree}/only: larger than 3 bytes"]
 
 
 def test_a_root_that_is_a_link_means_what_it_leads_to(
@@ -222,8 +244,8 @@ def test_a_root_that_is_a_link_means_what_it_leads_to(
     write(tree, {"only": token()})
     (tmp_path / "to-folder").symlink_to("tree")
     (tmp_path / "to-file").symlink_to("tree/only")
-    assert paths(scan(tmp_path / "to-folder"), tmp_path) == ["to-folder/only"]
-    assert paths(scan(tmp_path / "to-file"), tmp_path) == ["to-file"]
+    assert scan(tmp_path / "to-folder").paths(tmp_path) == ["to-folder/only"]
+    assert scan(tmp_path / "to-file").paths(tmp_path) == ["to-file"]
 
 
 def test_a_root_that_is_no_folder_and_no_file_is_one_sentence(
@@ -243,24 +265,27 @@ def test_a_root_that_is_no_folder_and_no_file_is_one_sentence(
         "/dev/null": "neither a folder nor a file",
     }.items():
         with pytest.raises(ConfigurationError) as caught:
-            scan_folder(tmp_path / name, matcher)
+            list_files([tmp_path, tmp_path / name])
         assert said in str(caught.value)
 
 
 def test_a_stream_is_read_to_its_bound(matcher: Matcher, token: Callable[[], str]) -> None:
     first, second = token(), token()
     data = f"{first}\n{second}\n".encode()
-    whole = scan_stream(io.BytesIO(data), matcher)
-    assert [(found.place.path, found.place.line) for found in whole.found] == [("-", 1), ("-", 2)]
-    assert (whole.bytes, whole.blobs, whole.partial) == (len(data), 1, ())
-    assert scan_stream(io.BytesIO(data), matcher, len(data)) == whole
-    cut = scan_stream(io.BytesIO(data), matcher, len(data) - 2)
+
+    def read(most_bytes: int = len(data)) -> Reading:
+        return FileReader(matcher, most_bytes).read_stream(io.BytesIO(data))
+
+    whole = read()
+    assert [spot.line for _, spot in whole.found] == [1, 2]
+    assert (whole.bytes, whole.files, whole.partial) == (len(data), 1, [])
+    cut = read(len(data) - 2)
     assert len(cut.found) == 1
     assert (cut.bytes, cut.partial) == (
         len(data) - 2,
-        (f"-: only the first {len(data) - 2} bytes were read",),
+        [(0, f"only the first {len(data) - 2} bytes were read")],
     )
-    assert scan_stream(io.BytesIO(b""), matcher) == Inspection(objects=1, blobs=1)
+    assert FileReader(matcher).read_stream(io.BytesIO(b"")) == Reading(files=1)
 
 
 def test_a_stream_that_comes_in_drops_is_read_whole(
@@ -273,7 +298,7 @@ def test_a_stream_that_comes_in_drops_is_read_whole(
     ):
         os.close(writing)
         with os.fdopen(reading, "rb") as stream:
-            (found,) = scan_stream(stream, matcher).found
+            ((_, found),) = FileReader(matcher).read_stream(stream).found
     assert found.candidate.secret.reveal().decode() == secret
 
 
@@ -281,7 +306,38 @@ def test_archives_are_opened(scan: Scan, tree: Path, token: Callable[[], str]) -
     leaked = token()
     tree.joinpath("a.zip").write_bytes(zipped({"b/c.txt": b"\n" + leaked.encode()}))
     tree.joinpath("cut.zip").write_bytes(zipped({"b/c.txt": b"x" * 99})[:-30])
-    inspections = scan(tree)
-    (found,) = (found for one in inspections for found in one.found)
-    assert (found.place.path, found.place.line) == (f"{tree}/a.zip!b/c.txt", 2)
-    assert partial(inspections) == [f"{tree}/cut.zip: archive-damaged: 1"]
+    seen = scan(tree)
+    assert [(spot.path(path), spot.line) for path, spot in seen.found] == [
+        (f"{tree}/a.zip!b/c.txt", 2)
+    ]
+    assert seen.partial == [f"{tree}/cut.zip: archive-damaged: 1"]
+
+
+def test_room_that_is_used_again_holds_nothing_of_the_file_before(
+    scan: Scan, tree: Path, token: Callable[[], str]
+) -> None:
+    first, last = token(), token()
+    write(tree, {"a": "." * 3_000_000 + f" {first}", "b": "", "c": f"{last} ", "d": "y" * 40})
+    seen = scan(tree)
+    assert [(path[-1], spot.candidate.secret.reveal().decode()) for path, spot in seen.found] == [
+        ("a", first), ("c", last),
+    ]  # fmt: skip
+    assert [spot.candidate.start for _, spot in seen.found] == [3_000_001, 0]
+
+
+def test_a_file_that_does_not_know_its_size_is_read_whole(scan: Scan) -> None:
+    version = Path("/proc/version")
+    seen = scan(version)
+    assert version.stat().st_size == 0
+    assert (seen.files, seen.bytes) == (1, len(version.read_bytes()))
+    assert scan(version, most_bytes=9).partial == ["/proc/version: larger than 9 bytes"]
+
+
+def test_several_targets_are_read_in_their_order(
+    scan: Scan, tree: Path, token: Callable[[], str]
+) -> None:
+    write(tree, {"b": token(), "a/x": token(), "a/y": token(), "c": token()})
+    (tree / "link").symlink_to("c")
+    seen = scan(tree / "link", tree / "b", tree / "a", tree / "c")
+    assert seen.paths(tree) == ["link", "b", "a/x", "a/y", "c"]
+    assert scan(*[tree / "b"] * 100).files == 100

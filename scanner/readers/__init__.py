@@ -1,0 +1,1 @@
+"""Reading a folder's files in several processes that hold no keys."""

@@ -1,0 +1,1 @@
+"""What `patrol scan` says of what it found: one file a format."""
