@@ -8,7 +8,9 @@ import click
 
 from scanner.commands.common import format_option, show
 from scanner.errors import FinalError
-from scanner.patterns.loader import check_examples, load
+from scanner.matcher.pattern import Pattern, Ruleset
+from scanner.patterns.generate import issuable
+from scanner.patterns.loader import check_built_in, load, try_examples
 from scanner.settings import load_settings
 
 
@@ -22,18 +24,57 @@ def patterns() -> None:
 def list_(style: str) -> None:
     """List the patterns in force."""
     rows = [
-        {"id": p.id, "issuer": p.issuer, "name": p.name, "checksum": p.checksum, "own": p.own}
+        {
+            "id": p.id,
+            "issuer": p.issuer,
+            "name": p.name,
+            "checksum": p.checksum,
+            "mode": p.checksum_mode.value if p.checksum else None,
+            "width": _width(p),
+            "own": p.own,
+            "issuable": issuable(p),
+            "regex": p.regex,
+            "bounds": p.bounds,
+            "min_width": p.min_width,
+            "max_width": p.max_width,
+            "generate": p.generate,
+            "reference": p.reference,
+        }
         for p in load(load_settings().own_patterns).patterns
     ]
-    show(rows, style, ("id", "name", "checksum"))
+    show(rows, style, ("id", "issuer", "name", "checksum", "mode", "width"))
+
+
+def _width(pattern: Pattern) -> str:
+    if pattern.min_width == pattern.max_width:
+        return str(pattern.max_width)
+    return f"{pattern.min_width}-{pattern.max_width}"
 
 
 @patterns.command()
 @click.argument("file", required=False, type=click.Path(exists=True, path_type=Path))
 def test(file: Path | None) -> None:
-    """Check that generated tokens match and near-misses do not."""
+    """Check that generated tokens match and near-misses do not.
+
+    FILE: a file or folder of patterns, which alone is tested; else all patterns in force.
+    """
+    if file is None:
+        check_built_in()
     ruleset = load([file] if file else load_settings().own_patterns)
-    problems = check_examples(ruleset)
-    if problems:
-        raise FinalError("; ".join(problems))
-    click.echo(f"{len(ruleset.patterns)} patterns are right.")
+    tested = ruleset.patterns if file is None else [p for p in ruleset.patterns if p.own]
+    results = list(try_examples(Ruleset(tuple(tested))))
+    rows = [
+        {
+            "id": result.pattern.id,
+            "tried": result.tried,
+            "result": "; ".join(result.problems) or ("right" if result.tried else "not tried"),
+        }
+        for result in results
+    ]
+    show(rows, "table", ("id", "tried", "result"))
+    wrong = [result.pattern.id for result in results if result.problems]
+    if wrong:
+        raise FinalError(f"{len(wrong)} of {len(results)} patterns are wrong: {', '.join(wrong)}.")
+    untried = sum(not result.tried for result in results)
+    others = f"; {untried} without `generate` were only read" if untried else ""
+    click.echo(f"{len(results) - untried} patterns are right{others}.")

@@ -6,6 +6,7 @@ import random
 import re
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from scanner.errors import ConfigurationError
 from scanner.matcher.checksums import CHECKSUMS
@@ -20,40 +21,55 @@ _SAMPLES = 5
 _FOREIGN = b" !\x00\xff"  # one of these is outside any sane token's alphabet
 
 
-def check_examples(ruleset: Ruleset, rng: random.Random | None = None) -> list[str]:
-    """Return what is wrong: generated tokens that are not found, near-misses that are.
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one pattern's examples; none were `tried` where there is no template."""
 
-    Each pattern is tried alone, as the matcher runs it. Messages never show a token.
+    pattern: Pattern
+    tried: int = 0  # tokens and near-misses
+    problems: tuple[str, ...] = ()
+
+
+def check_examples(ruleset: Ruleset, rng: random.Random | None = None) -> list[str]:
+    """Return what is wrong: generated tokens that are not found, near-misses that are."""
+    return [
+        f"{result.pattern.id}: {problem}"
+        for result in try_examples(ruleset, rng)
+        for problem in result.problems
+    ]
+
+
+def try_examples(ruleset: Ruleset, rng: random.Random | None = None) -> Iterator[Result]:
+    """Try the examples of each pattern.
+
+    Each pattern is tried alone, as the matcher runs it. Problems never show a token.
     """
-    problems: list[str] = []
     source = rng or secrets.SystemRandom()
     for pattern in ruleset.patterns:
-        if pattern.generate:
-            problems += _check(pattern, source)
-    return problems
+        yield _try(pattern, source) if pattern.generate else Result(pattern)
 
 
-def _check(pattern: Pattern, source: random.Random) -> Iterator[str]:
+def _try(pattern: Pattern, source: random.Random) -> Result:
     # Bound, so that no placeholder filter hides a match that should not be.
     matcher = Matcher(Ruleset((pattern,)), bound=frozenset({pattern.id}))
-    seen: set[str] = set()
+    problems: set[str] = set()
+    tried = 0
     for _ in range(_SAMPLES):
         try:
             token = generate(pattern, source).reveal()
         except ConfigurationError as error:
-            yield str(error)
-            return
+            return Result(pattern, tried, (str(error),))
+        tried += 1
         found = matcher.scan(b" " + token + b"\n")
         if [(c.start, c.end) for c in found] != [(1, 1 + len(token))]:
-            seen.add("a generated token is not found as it is")
+            problems.add("a generated token is not found as it is")
         elif found[0].checksum is Checksum.INVALID:
-            seen.add("a generated token has a wrong checksum")
-        seen |= {
-            f"matches a token {name}"
-            for name, near_miss in near_misses(pattern, token, source)
-            if matcher.scan(near_miss)
-        }
-    yield from (f"{pattern.id}: {problem}" for problem in sorted(seen))
+            problems.add("a generated token has a wrong checksum")
+        for name, near_miss in near_misses(pattern, token, source):
+            tried += 1
+            if matcher.scan(near_miss):
+                problems.add(f"matches a token {name}")
+    return Result(pattern, tried, tuple(sorted(problems)))
 
 
 def near_misses(

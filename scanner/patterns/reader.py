@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scanner.matcher.database import compile_expressions
 from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
 from scanner.matcher.probes import probes
 from scanner.matcher.reference import expression, spans
-from scanner.matcher.shape import byte_class, read_shape
+from scanner.matcher.shape import Shape, byte_class, read_shape
 from scanner.patterns.template import LEAST_BITS, parse_template
 
 _MOST_WIDTH = 16_384  # bytes; wider tokens would make every window expensive
@@ -45,15 +46,13 @@ def load(own: Sequence[Path] = (), only: Collection[str] | None = None) -> Rules
 
     `only` keeps the named ones. Errors: `ConfigurationError` with the file and what is wrong.
     """
-    patterns: dict[str, Pattern] = {}
-    for path in sorted(Path(__file__).parent.glob("*.toml")):
-        _add(patterns, path, own=False)
+    patterns = {pattern.id: pattern for pattern in _built_in()}
     for place in own:
         paths = sorted(place.glob("*.toml")) if place.is_dir() else [place]
         if not paths:
             raise ConfigurationError(f"{place}: the folder holds no .toml file.")
         for path in paths:
-            _add(patterns, path, own=True)
+            _add(patterns, path, own=True, check=True)
     if only is not None:
         unknown = sorted(set(only) - patterns.keys())
         if unknown or not only:
@@ -67,7 +66,26 @@ def load(own: Sequence[Path] = (), only: Collection[str] | None = None) -> Rules
     return Ruleset(tuple(patterns.values()))
 
 
-def _add(patterns: dict[str, Pattern], path: Path, *, own: bool) -> None:
+def check_built_in() -> None:
+    """Check the built-in patterns as an issuer's own are checked, but for how random they are."""
+    checked: dict[str, Pattern] = {}
+    for path in _built_in_files():
+        _add(checked, path, own=False, check=True)
+
+
+@cache
+def _built_in() -> tuple[Pattern, ...]:
+    patterns: dict[str, Pattern] = {}
+    for path in _built_in_files():
+        _add(patterns, path, own=False, check=False)
+    return tuple(patterns.values())
+
+
+def _built_in_files() -> list[Path]:
+    return sorted(Path(__file__).parent.glob("*.toml"))
+
+
+def _add(patterns: dict[str, Pattern], path: Path, *, own: bool, check: bool) -> None:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -83,7 +101,7 @@ def _add(patterns: dict[str, Pattern], path: Path, *, own: bool) -> None:
         name = entry.get("id", "?") if isinstance(entry, dict) else "?"
         where = f"{path}, pattern {name}"
         try:
-            pattern = _read(entry, issuer, own=own)
+            pattern = _read(entry, issuer, own=own, check=check)
         except (ValueError, ConfigurationError) as error:
             raise ConfigurationError(f"{where}: {str(error).rstrip('.')}.") from None
         if pattern.id in patterns:
@@ -91,8 +109,8 @@ def _add(patterns: dict[str, Pattern], path: Path, *, own: bool) -> None:
         patterns[pattern.id] = pattern
 
 
-def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
-    """Check one [[pattern]] table. Errors: `ValueError`, `ConfigurationError`."""
+def _read(entry: object, issuer: str, *, own: bool, check: bool) -> Pattern:
+    """Read one [[pattern]] table. Errors: `ValueError`, `ConfigurationError`."""
     values = _fields(entry)
     shape = read_shape(values["regex"])
     if not 0 < shape.min_width <= shape.max_width <= _MOST_WIDTH:
@@ -110,14 +128,28 @@ def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
         checksum=values.get("checksum"),
         checksum_mode=_mode(values),
         mask_prefix=values.get("mask_prefix", 0),
-        placeholders=_placeholders(values),
+        placeholders=tuple(values.get("placeholders", _PLACEHOLDERS)),
         random_end=values.get("random_end", 0),
         generate=values.get("generate", ""),
         reference=values.get("reference", ""),
         own=own,
     )
+    if check:  # the built-in ones are checked by `check_built_in`, not at every start
+        _check(pattern, shape, values)
+    return pattern
+
+
+def _check(pattern: Pattern, shape: Shape, values: dict[str, Any]) -> None:
+    """Check what the fields mean together. Errors: `ValueError`, `ConfigurationError`."""
     if pattern.bounds:
         byte_class(pattern.bounds)
+    for placeholder in pattern.placeholders:
+        try:
+            re.compile(placeholder.encode("ascii"))
+        except (re.error, UnicodeEncodeError) as error:
+            raise ValueError(f"a placeholder does not compile: {error}") from None
+    if not 0 <= pattern.random_end <= pattern.max_width:
+        raise ValueError("random_end is not within the token")
     if pattern.mask_prefix > _MOST_SHOWN:
         raise ValueError(f"mask_prefix is more than {_MOST_SHOWN}; no mail has room for that")
     if not 0 <= pattern.mask_prefix <= shape.literal_prefix:
@@ -132,10 +164,8 @@ def _read(entry: object, issuer: str, *, own: bool) -> Pattern:
         expression(pattern)
     except re.error as error:
         raise ValueError(f"its regex does not compile: {error}") from None
-    if own:  # the built-in ones are compiled in tests, not at every start
-        compile_expressions([written for _, written in probes(0, shape)])
+    compile_expressions([written for _, written in probes(0, shape)])
     _literals(pattern, values)
-    return pattern
 
 
 def _fields(entry: object) -> dict[str, Any]:
@@ -171,16 +201,6 @@ def _mode(values: dict[str, Any]) -> ChecksumMode:
     if mode not in list(ChecksumMode):
         raise ValueError(f"checksum_mode is one of {', '.join(ChecksumMode)}")
     return ChecksumMode(mode)
-
-
-def _placeholders(values: dict[str, Any]) -> tuple[str, ...]:
-    placeholders: tuple[str, ...] = tuple(values.get("placeholders", _PLACEHOLDERS))
-    for placeholder in placeholders:
-        try:
-            re.compile(placeholder.encode("ascii"))
-        except (re.error, UnicodeEncodeError) as error:
-            raise ValueError(f"a placeholder does not compile: {error}") from None
-    return placeholders
 
 
 def _template(pattern: Pattern) -> None:

@@ -10,14 +10,11 @@ from pathlib import Path
 import pytest
 
 from scanner.errors import ConfigurationError
-from scanner.matcher.database import compile_expressions
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Pattern
-from scanner.matcher.probes import probes
-from scanner.matcher.shape import read_shape
 from scanner.patterns.examples import near_misses
 from scanner.patterns.generate import generate, issuable
-from scanner.patterns.loader import check_examples, load
+from scanner.patterns.loader import check_built_in, check_examples, load, try_examples
 
 OWN = {"id": "acme-token", "name": "Acme token", "regex": "acme_[a-z0-9]{32}", "bounds": "a-z0-9_"}
 
@@ -54,9 +51,8 @@ def test_what_is_shipped() -> None:
         assert pattern.name
 
 
-@pytest.mark.parametrize("pattern", load().patterns, ids=lambda p: p.id)
-def test_what_is_shipped_compiles_alone(pattern: Pattern) -> None:
-    compile_expressions([written for _, written in probes(0, read_shape(pattern.regex))])
+def test_what_is_shipped_passes_every_check_of_an_own_pattern() -> None:
+    check_built_in()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -87,6 +83,9 @@ def test_a_bad_pattern_has_problems(tmp_path: Path) -> None:
     write(tmp_path / "own.toml", wrong)
     problems = check_examples(load([tmp_path], only=["acme-token"]))
     assert problems == ["acme-token: a generated token is not found as it is"]
+    (result,) = try_examples(load([tmp_path], only=["acme-token"]))
+    assert (result.pattern.id, result.problems) == ("acme-token", (problems[0][12:],))
+    assert result.tried > 5
     assert pattern.own
 
 
@@ -151,6 +150,7 @@ def test_only_keeps_the_named() -> None:
         ({"mask_prefix": 6}, "only the first 5 bytes"),
         ({"mask_prefix": -1}, "only the first 5 bytes"),
         ({"mask_prefix": True}, "a whole number"),
+        ({"random_end": 60}, "not within the token"),
         ({"placeholders": "x"}, "a list of strings"),
         ({"placeholders": ["("]}, "does not compile"),
         ({"generate": "acme_{base32:8}"}, "draws 40 bits"),

@@ -19,8 +19,8 @@ _LONG = 0x80
 # Line ends as they stand in a file, and as a string in a program, in JSON or in YAML writes them.
 _ESCAPED = re.compile(rb"\\+r|\\+n")
 _JOINED = re.compile(rb"[\"'][\s+,.\\]*[\"']")  # two strings in a row; elsewhere + is a digit
+_HEADER = re.compile(rb"^[ \t#*>|]*[A-Za-z][A-Za-z-]*: ?.*$", re.MULTILINE)
 _BREAK = re.compile(rb"[\s\\\"',|>#*]+")
-_HEADER = re.compile(rb"^[A-Za-z][A-Za-z-]*: ?.*$", re.MULTILINE)
 _CRC24 = 0x86_4CFB
 _CRC24_START = 0xB7_04CE
 _LINE = 64
@@ -31,10 +31,9 @@ _OLD_SECRET, _NEW_SECRET = (0x94, 0x95, 0x96, 0x97), 0xC5
 def _inside(token: bytes) -> tuple[bytes, bytes]:
     """The headers and the base64 text between the marks, as one run."""
     body = token.partition(b"KEY")[2].partition(b"-----")[2].rpartition(b"-----END")[0]
-    lines = _ESCAPED.sub(b"\n", body)
+    lines = _JOINED.sub(b"\n", _ESCAPED.sub(b"\n", body))
     headers = b"\n".join(_HEADER.findall(lines))
-    text = _JOINED.sub(b"", _HEADER.sub(b"", lines))
-    return headers, _BREAK.sub(b"", text)
+    return headers, _BREAK.sub(b"", _HEADER.sub(b"", lines))
 
 
 def _der_length(raw: bytes) -> tuple[int, int] | None:
