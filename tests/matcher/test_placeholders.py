@@ -70,7 +70,7 @@ def test_a_stretch_that_is_taken_is_rarer_than_the_budget(
 ) -> None:
     for free in (0, 1, 2):
         taken = _most(length, size, ways, free) + 1
-        assert length * ways * size ** -(taken - free) < _BUDGET
+        assert length * ways * size ** -(taken - free) <= _BUDGET * (1 + 1e-9)
 
 
 @given(length=st.integers(12, 300), size=st.sampled_from([10, 16]))
