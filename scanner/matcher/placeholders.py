@@ -31,6 +31,7 @@ _WORDS = (
 )  # fmt: skip
 _HEX_WORDS = ("deadbeef", "cafebabe", "deadc0de", "baadf00d")
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop", "azertyuiop")
+_HEAD = 6  # bytes; every word is longer
 _ROW_WAYS = 20  # stretches of their rows
 _UP = bytes.maketrans(
     (string.digits + string.ascii_lowercase).encode(),
@@ -38,6 +39,7 @@ _UP = bytes.maketrans(
 )  # 9 goes on with 0, z with a
 _SAME = bytes(range(256))
 _DOWN = bytes(_UP.index(byte) for byte in _SAME)
+_PARTS = re.compile(rb"[^a-z0-9]+")
 _KINDS = ((re.compile(rb"[0-9]*\Z"), 10), (re.compile(rb"[0-9a-f]*\Z"), 16))
 _LEAST_SIZE, _LETTERS, _ALL = 10, 26, 31  # without regard to case: 52 letters are as 26 ...
 _LEAST_CHARACTERS = 12  # a shorter random part says nothing about chance
@@ -101,7 +103,7 @@ def _size(text: bytes) -> int:
 
 def _few_characters(folded: bytes) -> bool:
     """Of the longest part only: parts may have alphabets of their own."""
-    part = max(re.split(rb"[^a-z0-9]+", folded), key=len)
+    part = folded if folded.isalnum() else max(_PARTS.split(folded), key=len)
     return len(set(part)) <= _few(len(part), min(_size(part), 16))
 
 
@@ -138,16 +140,19 @@ def _repeats(bare: bytes) -> bool:
 
 def _has_word(bare: bytes) -> bool:
     size = _LETTERS if bare.isalpha() else _ALL
-    return _expression(len(bare), size).search(bare) is not None
+    words, heads = _words(len(bare), size)
+    begins = [bare[at : at + _HEAD] for at in range(len(bare) - _HEAD)]
+    return not heads.isdisjoint(begins) and any(word in bare for word in words)
 
 
 @lru_cache(maxsize=4_096)
-def _expression(length: int, size: int) -> re.Pattern[bytes]:
-    """The words, and stretches of keyboard rows, that no text of chance holds."""
+def _words(length: int, size: int) -> tuple[tuple[bytes, ...], frozenset[bytes]]:
+    """The words, and stretches of keyboard rows, that no text of chance holds; how they begin."""
     alike = Counter(map(len, _WORDS))
     words = [word for word in _WORDS if len(word) > _most(length, size, alike[len(word)], 0)]
     words += [word for word in _HEX_WORDS if len(word) > _most(length, 16, len(_HEX_WORDS), 0)]
     least = _most(length, size, _ROW_WAYS, 0) + 1
     for row in _ROWS:
         words += [row[at : at + least] for at in range(len(row) - least + 1)]
-    return re.compile("|".join(words or ["(?!)"]).encode())
+    written = tuple(word.encode() for word in words)
+    return written, frozenset(word[:_HEAD] for word in written)
