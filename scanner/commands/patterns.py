@@ -10,6 +10,7 @@ from scanner.commands.common import format_option, show
 from scanner.errors import FinalError
 from scanner.matcher.pattern import Pattern, Ruleset
 from scanner.patterns.generate import issuable
+from scanner.patterns.importing.files import import_rules, write_patterns
 from scanner.patterns.loader import check_built_in, load, try_examples
 from scanner.settings import load_settings
 
@@ -61,7 +62,8 @@ def test(file: Path | None) -> None:
     if file is None:
         check_built_in()
     ruleset = load([file] if file else load_settings().own_patterns)
-    tested = ruleset.patterns if file is None else [p for p in ruleset.patterns if p.own]
+    others = frozenset(p.id for p in load().patterns) if file else frozenset()
+    tested = [p for p in ruleset.patterns if p.id not in others]
     results = list(try_examples(Ruleset(tuple(tested))))
     rows = [
         {
@@ -76,5 +78,30 @@ def test(file: Path | None) -> None:
     if wrong:
         raise FinalError(f"{len(wrong)} of {len(results)} patterns are wrong: {', '.join(wrong)}.")
     untried = sum(not result.tried for result in results)
-    others = f"; {untried} without `generate` were only read" if untried else ""
-    click.echo(f"{len(results) - untried} patterns are right{others}.")
+    rest = f"; {untried} without `generate` were only read" if untried else ""
+    click.echo(f"{len(results) - untried} patterns are right{rest}.")
+
+
+@patterns.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="where to write; else to stdout")
+def import_(files: tuple[Path, ...], output: Path | None) -> None:
+    """Translate rule FILES of Betterleaks, gitleaks, Kingfisher or Nosey Parker into patterns.
+
+    What cannot be expressed is named, rule by rule, on standard error and in the result. A rule's
+    own examples are run; they are not written.
+    """
+    imported = import_rules(files)
+    text = write_patterns(imported)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise FinalError(f"{output} cannot be written ({error.strerror}).") from None
+    for line in imported.report():
+        click.echo(line, err=True)
+    click.echo(f"{imported.count} of {len(imported.rules)} rules were imported.", err=True)
+    if not imported.count:
+        raise FinalError("None of the rules can be expressed.")

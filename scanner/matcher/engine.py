@@ -21,6 +21,7 @@ from typing import Any
 
 from scanner.matcher.checksums import CHECKSUMS
 from scanner.matcher.database import open_database
+from scanner.matcher.entropy import entropy
 from scanner.matcher.forms.decode import decode
 from scanner.matcher.mask import mask
 from scanner.matcher.pattern import ChecksumMode, Ruleset
@@ -216,6 +217,8 @@ class Matcher:
             checksum = Checksum.VALID if right else Checksum.INVALID
             if not right and pattern.checksum_mode is ChecksumMode.REQUIRED:
                 return None
+        if pattern.entropy and entropy(value) <= pattern.entropy:
+            return None
         if checksum is not Checksum.VALID and any(
             placeholder.search(value) for placeholder in self._placeholders[rule]
         ):

@@ -34,6 +34,8 @@ class Pattern:
     generate: str = ""  # template examples and new tokens are made from
     reference: str = ""
     own: bool = False  # the issuer's own, from its configuration
+    bounds_after: str | None = None  # the same behind the token; None: as `bounds`
+    entropy: float = 0.0  # bits a byte (Shannon) that a token must exceed; 0: any
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,9 +77,10 @@ def near_misses(
 ) -> Iterator[tuple[str, bytes]]:
     """Spoil `token` by rule: (how, bytes). What happens to be another whole token is left out."""
     spoiled = {"cut short at its start": token[1:], "cut short at its end": token[:-1]}
-    touching = byte_class(pattern.bounds) if pattern.bounds else frozenset()
-    for byte in {min(touching), max(touching)} if touching else set():
+    bounds_after = pattern.bounds if pattern.bounds_after is None else pattern.bounds_after
+    for byte in _ends(pattern.bounds):
         spoiled[f"glued to \\x{byte:02x} before"] = bytes((byte,)) + token
+    for byte in _ends(bounds_after):
         spoiled[f"glued to \\x{byte:02x} after"] = token + bytes((byte,))
     # Early enough that nothing whole stands before it.
     middle = (pattern.mask_prefix + min(len(token), pattern.min_width)) // 2
@@ -94,6 +95,12 @@ def near_misses(
         gate = name.endswith("checksum")
         if gate or not whole.fullmatch(near_miss):
             yield name, near_miss
+
+
+def _ends(bounds: str) -> set[int]:
+    """The first and the last byte of a class."""
+    members = byte_class(bounds) if bounds else frozenset()
+    return {min(members), max(members)} if members else set()
 
 
 def _unchecked(pattern: Pattern, token: bytes, source: random.Random) -> bytes:

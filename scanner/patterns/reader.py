@@ -19,10 +19,10 @@ from scanner.matcher.reference import expression, spans
 from scanner.matcher.shape import Shape, byte_class, read_shape
 from scanner.patterns.template import LEAST_BITS, parse_template
 
-_MOST_WIDTH = 16_384  # bytes; wider tokens would make every window expensive
-_MOST_SHOWN = 32  # characters of a mask's prefix
+MOST_WIDTH = 16_384  # bytes; wider tokens would make every window expensive
+MOST_SHOWN = 32  # characters of a mask's prefix
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # ids and issuers: they end in paths and metrics
-_MOST_NAME = 64
+MOST_NAME = 64
 
 # What people write where a token would stand. A format whose real tokens have such runs names its
 # own; an issuer's own patterns are never filtered (a token it knows is a token).
@@ -35,9 +35,16 @@ _PLACEHOLDERS = (
 )
 _TYPES: dict[str, type] = {
     "id": str, "name": str, "regex": str, "bounds": str, "checksum": str, "checksum_mode": str,
+    "issuer": str, "bounds_after": str, "entropy": float,
     "mask_prefix": int, "random_end": int, "placeholders": list, "generate": str, "reference": str,
     "examples": list, "near_misses": list,
 }  # fmt: skip
+_KINDS = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number such as 3.5",
+    list: "a list of strings",
+}
 _REQUIRED = ("id", "name", "regex")
 
 
@@ -95,13 +102,16 @@ def _add(patterns: dict[str, Pattern], path: Path, *, own: bool, check: bool) ->
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path}: is not TOML ({error}).") from None
     issuer, entries = content.get("issuer"), content.get("pattern")
+    if not isinstance(content.get("own", True), bool):
+        raise ConfigurationError(f"{path}: own must be true or false.")
+    own = own and content.get("own", True)  # a file of formats that others issue says false
     if not isinstance(issuer, str) or not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{path}: needs an issuer and at least one [[pattern]].")
     for entry in entries:
         name = entry.get("id", "?") if isinstance(entry, dict) else "?"
         where = f"{path}, pattern {name}"
         try:
-            pattern = _read(entry, issuer, own=own, check=check)
+            pattern = read_pattern(entry, issuer, own=own, check=check)
         except (ValueError, ConfigurationError) as error:
             raise ConfigurationError(f"{where}: {str(error).rstrip('.')}.") from None
         if pattern.id in patterns:
@@ -109,17 +119,17 @@ def _add(patterns: dict[str, Pattern], path: Path, *, own: bool, check: bool) ->
         patterns[pattern.id] = pattern
 
 
-def _read(entry: object, issuer: str, *, own: bool, check: bool) -> Pattern:
+def read_pattern(entry: object, issuer: str, *, own: bool, check: bool) -> Pattern:
     """Read one [[pattern]] table. Errors: `ValueError`, `ConfigurationError`."""
     values = _fields(entry)
     shape = read_shape(values["regex"])
-    if not 0 < shape.min_width <= shape.max_width <= _MOST_WIDTH:
+    if not 0 < shape.min_width <= shape.max_width <= MOST_WIDTH:
         raise ValueError(
-            f"its regex must match at least one byte and at most {_MOST_WIDTH}, and have an end"
+            f"its regex must match at least one byte and at most {MOST_WIDTH}, and have an end"
         )
     pattern = Pattern(
         id=_name(values["id"]),
-        issuer=_name(issuer),
+        issuer=_name(values.get("issuer", issuer)),
         name=values["name"],
         regex=values["regex"],
         bounds=values.get("bounds", "A-Za-z0-9"),
@@ -133,6 +143,8 @@ def _read(entry: object, issuer: str, *, own: bool, check: bool) -> Pattern:
         generate=values.get("generate", ""),
         reference=values.get("reference", ""),
         own=own,
+        bounds_after=values.get("bounds_after"),
+        entropy=values.get("entropy", 0.0),
     )
     if check:  # the built-in ones are checked by `check_built_in`, not at every start
         _check(pattern, shape, values)
@@ -141,8 +153,11 @@ def _read(entry: object, issuer: str, *, own: bool, check: bool) -> Pattern:
 
 def _check(pattern: Pattern, shape: Shape, values: dict[str, Any]) -> None:
     """Check what the fields mean together. Errors: `ValueError`, `ConfigurationError`."""
-    if pattern.bounds:
-        byte_class(pattern.bounds)
+    for bounds in (pattern.bounds, pattern.bounds_after):
+        if bounds:
+            byte_class(bounds)
+    if not 0 <= pattern.entropy < 8:
+        raise ValueError("entropy is in bits a byte, from 0 to below 8")
     for placeholder in pattern.placeholders:
         try:
             re.compile(placeholder.encode("ascii"))
@@ -150,8 +165,8 @@ def _check(pattern: Pattern, shape: Shape, values: dict[str, Any]) -> None:
             raise ValueError(f"a placeholder does not compile: {error}") from None
     if not 0 <= pattern.random_end <= pattern.max_width:
         raise ValueError("random_end is not within the token")
-    if pattern.mask_prefix > _MOST_SHOWN:
-        raise ValueError(f"mask_prefix is more than {_MOST_SHOWN}; no mail has room for that")
+    if pattern.mask_prefix > MOST_SHOWN:
+        raise ValueError(f"mask_prefix is more than {MOST_SHOWN}; no mail has room for that")
     if not 0 <= pattern.mask_prefix <= shape.literal_prefix:
         # A longer one would show a part of the secret in every mail (law 1).
         raise ValueError(
@@ -176,8 +191,7 @@ def _fields(entry: object) -> dict[str, Any]:
             raise ValueError(f"unknown field {field}; known: {', '.join(_TYPES)}")
         items = value if isinstance(value, list) else ()
         if type(value) is not _TYPES[field] or not all(isinstance(item, str) for item in items):
-            kind = {str: "a string", int: "a whole number", list: "a list of strings"}
-            raise ValueError(f"{field} must be {kind[_TYPES[field]]}")
+            raise ValueError(f"{field} must be {_KINDS[_TYPES[field]]}")
     missing = [field for field in _REQUIRED if not entry.get(field)]
     if missing:
         raise ValueError(f"{missing[0]} is missing")
@@ -185,9 +199,9 @@ def _fields(entry: object) -> dict[str, Any]:
 
 
 def _name(value: str) -> str:
-    if len(value) > _MOST_NAME or not _NAME.fullmatch(value):
+    if len(value) > MOST_NAME or not _NAME.fullmatch(value):
         raise ValueError(
-            f"{value!r} is no name: use lower-case words joined by dashes, {_MOST_NAME} at most"
+            f"{value!r} is no name: use lower-case words joined by dashes, {MOST_NAME} at most"
         )
     return value
 
