@@ -217,7 +217,8 @@ class Matcher:
             checksum = Checksum.VALID if right else Checksum.INVALID
             if not right and pattern.checksum_mode is ChecksumMode.REQUIRED:
                 return None
-        if pattern.entropy and entropy(value) <= pattern.entropy:
+        is_plain = pattern.entropy and entropy(value) <= pattern.entropy
+        if is_plain and checksum is not Checksum.VALID:
             return None
         if checksum is not Checksum.VALID and any(
             placeholder.search(value) for placeholder in self._placeholders[rule]

@@ -27,7 +27,7 @@ GROUPS = {
     "leaks": ["list", "show"],
     "audit": ["list", "verify"],
     "watch": ["add", "list", "remove", "run"],
-    "patterns": ["list", "test"],
+    "patterns": ["list", "test", "import"],
     "db": ["upgrade", "copy"],
     "keys": ["list", "rotate", "destroy", "wrap-digests"],
 }
