@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scanner.commands.scan import Options
 from scanner.errors import ConfigurationError
 from scanner.fingerprint import fingerprint
-from scanner.git.local import head_of, scan_repository
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Ruleset
 from scanner.model import Inspection, LocatedCandidate, Validity
@@ -27,6 +26,9 @@ from scanner.report.sarif import Repository, Sarif
 from scanner.settings import Settings, load_settings
 from scanner.sources.walk import list_files
 from scanner.text import printable
+
+if TYPE_CHECKING:
+    from scanner.report.progress import Bar
 
 _Validities = Callable[[Sequence[LocatedCandidate]], Sequence[Validity]]
 _NO_INPUT = "Standard input is closed; give it something to read: … | patrol scan stdin"
@@ -95,7 +97,8 @@ class _Scan:
         options = self._options
         if crew is None:
             (target,) = options.targets
-            return iter([(str(target), scan_repository(target, self._matcher, options.since))])
+            read = _git().scan_repository
+            return iter([(str(target), read(target, self._matcher, options.since))])
         targets = () if options.kind == "stdin" else options.targets
         batches = list_files(targets, gitignore=options.gitignore)
         crew.begin(self._ruleset, self._bound, self._settings.data_dir / "cache", targets)
@@ -112,7 +115,7 @@ class _Scan:
             return Pretty(self._ruleset)
         (target, *_) = self._options.targets
         is_git = self._options.kind == "git"
-        return Sarif(self._ruleset, Repository(target, head_of(target)) if is_git else None)
+        return Sarif(self._ruleset, Repository(target, _git().head_of(target)) if is_git else None)
 
     def _validities(self) -> _Validities:
         if not self._options.verify:
@@ -193,7 +196,14 @@ class _Accepted:
         return True
 
 
-def _bar() -> Any:
+def _git() -> Any:
+    # Loaded only now: most scans are of folders.
+    return importlib.import_module("scanner.git.local")
+
+
+def _bar() -> Bar | None:
     if sys.stderr is None or not sys.stderr.isatty():
         return None
-    return importlib.import_module("scanner.report.progress").Bar()
+    # Loaded only now: where nobody looks, nothing is drawn.
+    bar: Bar = importlib.import_module("scanner.report.progress").Bar()
+    return bar

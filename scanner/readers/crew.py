@@ -20,8 +20,7 @@ from scanner.matcher.pattern import Ruleset
 from scanner.model import Inspection
 from scanner.readers.answer import load_answer
 from scanner.readers.process import Reader
-from scanner.sources.files import MOST_BYTES
-from scanner.sources.walk import Batch
+from scanner.sources.walk import MOST_BYTES, Batch
 
 _MEMORY_BYTES = 4 << 30  # of address space
 _TIMEOUT = 300.0  # seconds of processor time for one batch

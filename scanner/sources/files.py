@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 from scanner.examine import examine
 from scanner.matcher.position import Scans, Spot
+from scanner.sources.walk import MOST_BYTES
 
-MOST_BYTES = 128 << 20  # a larger file is named in `partial`, not read
 _MOST_FOUND = 200_000  # in one file; further ones are counted
 _ROOM = 1 << 20  # what is always kept to read into: fresh pages cost more than copying
 _KEPT = 16 << 20  # what is kept once a file needed it

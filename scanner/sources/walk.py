@@ -11,6 +11,7 @@ from pathlib import Path
 from scanner.errors import ConfigurationError
 from scanner.sources.ignore import Ignored, ignored_at
 
+MOST_BYTES = 128 << 20  # a larger file is named in `partial`, not read
 _MOST_FILES = 32  # in one batch: what a reader that died may have to be asked for one by one
 
 

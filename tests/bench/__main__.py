@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 import claims
+import folders
 import ledger
 import matching
 import pushes
@@ -29,6 +30,7 @@ _GROUPS: dict[str, Callable[[bool], list[Figure]]] = {
     "From a proved hit to its revocation": responses.measure,
     _TOKENS: tokens.measure,
     "Matching": matching.measure,
+    "Scan a folder": folders.measure,
     "Large files that are known": ledger.measure,
     "The service": service.measure,
 }

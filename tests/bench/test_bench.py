@@ -20,6 +20,8 @@ def test_every_figure_can_be_taken() -> None:
         "import of",
         "look-up of one",
         "Python source",
+        "Scan a folder",
+        "an empty folder",
         "Large files that are known",
         "webhook accepted to revoked",
     ):
