@@ -104,14 +104,17 @@ def _add(patterns: dict[str, Pattern], path: Path, *, own: bool, check: bool) ->
     issuer, entries = content.get("issuer"), content.get("pattern")
     if not isinstance(content.get("own", True), bool):
         raise ConfigurationError(f"{path}: own must be true or false.")
-    own = own and content.get("own", True)  # a file of formats that others issue says false
+    # A file of formats that others issue says false. There are many of them, and they were compiled
+    # one by one when they were imported; now the matcher compiles all of them at once.
+    is_foreign = content.get("own") is False
+    own = own and not is_foreign
     if not isinstance(issuer, str) or not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{path}: needs an issuer and at least one [[pattern]].")
     for entry in entries:
         name = entry.get("id", "?") if isinstance(entry, dict) else "?"
         where = f"{path}, pattern {name}"
         try:
-            pattern = read_pattern(entry, issuer, own=own, check=check)
+            pattern = read_pattern(entry, issuer, own=own, check=check, compiled=not is_foreign)
         except (ValueError, ConfigurationError) as error:
             raise ConfigurationError(f"{where}: {str(error).rstrip('.')}.") from None
         if pattern.id in patterns:
@@ -119,8 +122,13 @@ def _add(patterns: dict[str, Pattern], path: Path, *, own: bool, check: bool) ->
         patterns[pattern.id] = pattern
 
 
-def read_pattern(entry: object, issuer: str, *, own: bool, check: bool) -> Pattern:
-    """Read one [[pattern]] table. Errors: `ValueError`, `ConfigurationError`."""
+def read_pattern(
+    entry: object, issuer: str, *, own: bool, check: bool, compiled: bool = True
+) -> Pattern:
+    """Read one [[pattern]] table; `check` what it means, `compiled`: and whether it can be.
+
+    Errors: `ValueError`, `ConfigurationError`.
+    """
     values = _fields(entry)
     shape = read_shape(values["regex"])
     if not 0 < shape.min_width <= shape.max_width <= MOST_WIDTH:
@@ -148,6 +156,8 @@ def read_pattern(entry: object, issuer: str, *, own: bool, check: bool) -> Patte
     )
     if check:  # the built-in ones are checked by `check_built_in`, not at every start
         _check(pattern, shape, values)
+    if check and compiled:
+        compile_expressions([written for _, written in probes(0, shape)])
     return pattern
 
 
@@ -179,7 +189,6 @@ def _check(pattern: Pattern, shape: Shape, values: dict[str, Any]) -> None:
         expression(pattern)
     except re.error as error:
         raise ValueError(f"its regex does not compile: {error}") from None
-    compile_expressions([written for _, written in probes(0, shape)])
     _literals(pattern, values)
 
 
