@@ -13,7 +13,7 @@ from itertools import groupby
 from scanner.matcher.shape import Branch, Byte, Node, Nodes, Repeat, widths
 
 _LEAST_LITERALS = 3  # bytes in a row that are the same in every token
-_LEAST_BITS = 32.0  # of knowledge in an anchor: met by chance once in four billion random bytes
+LEAST_BITS = 32.0  # of knowledge in an anchor: met by chance once in four billion random bytes
 _MOST_LITERALS = 6  # more would only make the database larger
 _MOST_BYTES = 8
 _MOST_WAYS = 16  # through alternatives
@@ -21,6 +21,7 @@ _TAIL = 8
 _SPELLED = 16  # bytes of a repeat that are looked at one by one
 _SAME = 2  # members of a byte that is "the same": one, or both cases of a letter
 ANY = frozenset(range(256))
+Sets = tuple[frozenset[int], ...]  # of the bytes that may stand in each place
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +29,26 @@ class Anchor:
     """Bytes (a set for each) that stand `low` to `high` bytes after the start of a token, and some
     that follow them."""
 
-    sets: tuple[frozenset[int], ...]
+    sets: Sets
     low: int
     high: int
-    tail: tuple[frozenset[int], ...] = ()
+    tail: Sets = ()
 
 
-def anchors(nodes: Nodes, most_offset: int, allowed: frozenset[int] = ANY) -> tuple[Anchor, ...]:
+def anchors(
+    nodes: Nodes,
+    most_offset: int,
+    allowed: frozenset[int] = ANY,
+    least_bits: float = LEAST_BITS,
+) -> tuple[Anchor, ...]:
     """Return anchors one of which every match of `nodes` holds; none if some match has none.
 
-    `most_offset` stands in for an offset without an end. Only `allowed` bytes stand in an anchor.
+    `most_offset` stands in for an offset without an end. Only `allowed` bytes stand in an
+    anchor, and it holds `least_bits` of knowledge.
     """
     found: dict[Anchor, None] = {}
     for way in _ways(nodes):
-        best = _best(way, most_offset, allowed)
+        best = _best(way, most_offset, allowed, least_bits)
         if best is None:
             return ()
         found[best] = None
@@ -88,7 +95,7 @@ def _rest(node: Repeat, copies: int) -> tuple[int, int | None]:
     return widths((Repeat(node.nodes, node.low - copies, high),))
 
 
-def _best(way: _Way, most_offset: int, allowed: frozenset[int]) -> Anchor | None:
+def _best(way: _Way, most_offset: int, allowed: frozenset[int], least_bits: float) -> Anchor | None:
     """The most telling anchor of one way; the earliest of equals."""
     best: tuple[tuple[int, int, int], Anchor] | None = None
     low = high = 0
@@ -100,7 +107,7 @@ def _best(way: _Way, most_offset: int, allowed: frozenset[int]) -> Anchor | None
                 high = min(most_offset, high + (most_offset if gap.high is None else gap.high))
             continue
         sets = tuple(item.members for item in run if isinstance(item, Byte))
-        for worth, begin, end in _stretches(sets, allowed):
+        for worth, begin, end in _stretches(sets, allowed, least_bits):
             if best is None or worth > best[0]:
                 tail = sets[end : end + _TAIL]
                 best = worth, Anchor(sets[begin:end], low + begin, high + begin, tail)
@@ -109,7 +116,7 @@ def _best(way: _Way, most_offset: int, allowed: frozenset[int]) -> Anchor | None
 
 
 def _stretches(
-    sets: tuple[frozenset[int], ...], allowed: frozenset[int]
+    sets: Sets, allowed: frozenset[int], least_bits: float
 ) -> list[tuple[tuple[int, int, int], int, int]]:
     """The stretches of `sets` that tell enough: (worth, begin, end)."""
     found = []
@@ -124,15 +131,15 @@ def _stretches(
             continue
         end, bits = begin + literals, _bits(sets[begin : begin + literals])
         for members in sets[end : begin + _MOST_BYTES]:
-            if bits >= _LEAST_BITS or not members <= allowed:
+            if bits >= least_bits or not members <= allowed:
                 break
             bits += _bits((members,))
             end += 1
-        if bits >= _LEAST_BITS:
+        if bits >= least_bits:
             distinct = len(set(sets[begin : begin + literals]))
             found.append(((literals, distinct, begin - end), begin, end))
     return found
 
 
-def _bits(sets: tuple[frozenset[int], ...]) -> float:
+def _bits(sets: Sets) -> float:
     return sum(8 - math.log2(len(members)) for members in sets)

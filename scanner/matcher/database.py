@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def open_database(ruleset: Ruleset, cache_dir: Path | None) -> Database:
     A cache that cannot be used only costs time. Errors: `ConfigurationError`.
     """
     if cache_dir is None:
-        return _build(ruleset)
+        return _build(tuple(pattern.regex for pattern in ruleset.patterns))
     path = cache_dir / _name(ruleset)
     content = cache.read(path, os.geteuid())
     if content is not None:
@@ -45,7 +46,7 @@ def open_database(ruleset: Ruleset, cache_dir: Path | None) -> Database:
         if loaded is not None:
             return loaded
         cache.log.warning("%s does not load; compiling again", path.name)
-    built = _build(ruleset)
+    built = _build(tuple(pattern.regex for pattern in ruleset.patterns))
     cache.write(path, _dump(built))
     return built
 
@@ -68,16 +69,16 @@ def compile_expressions(expressions: Sequence[str]) -> Any:
     return database
 
 
-def _build(ruleset: Ruleset) -> Database:
+@lru_cache(maxsize=8)
+def _build(regexes: tuple[str, ...]) -> Database:
+    """Compile; once in a process for the same patterns, as a database is never changed."""
     found: list[Probe] = []
     expressions: list[str] = []
-    for rule, pattern in enumerate(ruleset.patterns):
+    for rule, regex in enumerate(regexes):
         try:
-            shape = read_shape(pattern.regex)
+            shape = read_shape(regex)
         except ShapeError as error:
-            raise ConfigurationError(
-                f"The regex of {pattern.id} cannot be used: {error}."
-            ) from None
+            raise ConfigurationError(f"A pattern's regex cannot be used: {error}.") from None
         for probe, expression in probes(rule, shape):
             found.append(probe)
             expressions.append(expression)

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scanner.matcher import placeholders
 from scanner.matcher.checksums import CHECKSUMS
 from scanner.matcher.database import open_database
 from scanner.matcher.entropy import entropy
@@ -38,7 +39,7 @@ _SLICE = 1 << 20
 
 # Raise it with every change that may find more in the same bytes under the same patterns: what was
 # scanned before (heads, remembered blobs) is scanned again then.
-_EDITION = "2"
+_EDITION = "3"
 
 # Half a character that `surrogateescape` did not make: no encoding holds it.
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -62,12 +63,12 @@ class Matcher:
         self.ruleset = ruleset
         # Compiled when first needed: most processes meet few kinds of token.
         self._expressions: dict[int, re.Pattern[bytes]] = {}
-        self._placeholders = [
-            []
-            if pattern.own or pattern.id in bound
-            else [re.compile(p.encode(), re.IGNORECASE) for p in pattern.placeholders]
-            for pattern in ruleset.patterns
-        ]
+        self._filtered = frozenset(
+            rule
+            for rule, pattern in enumerate(ruleset.patterns)
+            if not pattern.own and pattern.id not in bound
+        )
+        self._words: dict[int, tuple[re.Pattern[bytes], ...]] = {}
         # What a store answers for decides what is filtered, so it is part of what was looked for.
         unfiltered = sorted(bound & {pattern.id for pattern in ruleset.patterns})
         parts = (_EDITION, ruleset.digest, *unfiltered)
@@ -183,8 +184,9 @@ class Matcher:
         plain: Mapping[int, set[tuple[int, int]]],
     ) -> Iterator[Candidate | None]:
         """Yield the matches in what was decoded; those that stand there plainly are known."""
+        spans: dict[int, set[tuple[int, int]]] = {}
         for rule, texts in decode(view, met):
-            known = set(plain.get(rule, ()))
+            known = spans.setdefault(rule, set(plain.get(rule, ())))
             find = self._expression(rule).finditer
             first: list[int] = []  # starts and ends of what a text held, in order
             for text in texts:
@@ -220,10 +222,12 @@ class Matcher:
         is_plain = pattern.entropy and entropy(value) <= pattern.entropy
         if is_plain and checksum is not Checksum.VALID:
             return None
-        if checksum is not Checksum.VALID and any(
-            placeholder.search(value) for placeholder in self._placeholders[rule]
-        ):
-            return None
+        if checksum is not Checksum.VALID and rule in self._filtered:
+            words = self._words.get(rule)
+            if words is None:
+                words = self._words[rule] = placeholders.compiled(pattern)
+            if placeholders.filtered(pattern, value, words):
+                return None
         return Candidate(
             pattern=pattern.id,
             issuer=pattern.issuer,

@@ -8,13 +8,15 @@ price of time, and must never report too little.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
+from functools import lru_cache
+from itertools import groupby
 from math import ceil
 
-from scanner.matcher.anchor import ANY, Anchor, anchors
+from scanner.matcher.anchor import Anchor, Sets, anchors
+from scanner.matcher.images import broken, images
 from scanner.matcher.shape import (
     Branch,
     Byte,
@@ -28,19 +30,24 @@ from scanner.matcher.shape import (
 )
 
 _FEW = 64  # bytes by which a part may vary before the core ends there
-_JOIN = "(?:(?:\\x5cr)?\\x5cn|\\r?\\n[ \\t]*)"  # what may break a line of base64
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BREAK = "[%\\x22\\x27\\x5c\\x60]"  # an escape's sign, or the end of a string
+_FEWER_BITS = 24.0  # of an anchor whose tail tells the rest
 _UNRESERVED = frozenset(b"-._~" + string.ascii_letters.encode() + string.digits.encode())
-_URL_SAFE = {ord("+"): ord("-"), ord("/"): ord("_")}
-_WIDEST_JOIN = 66
+_WIDEST_LEAST_TWICE = (
+    4  # characters in each alignment, for a kind to be looked for in base64 of base64
+)
+_SHORT = 3  # bytes of an anchor that so many more must follow before an escape: it ends many words
+_ZERO = frozenset({0})
+_LEAST_TWICE = 4  # characters in each alignment, for a kind to be looked for in base64 of base64
+_ZERO = frozenset({0})
+_WIDEST = 24  # characters of an anchor in base64, and an end of line
 # Escapes and seams make a token longer than itself; what is longer than this is not looked at.
 _STRETCH = 1.5
 _SLACK = 64
 
 # Raise it whenever any expression or probe of the same patterns changes: databases of before are
 # not used any more then.
-EDITION = "2"
+EDITION = "3"
 
 
 class Form(StrEnum):
@@ -49,6 +56,9 @@ class Form(StrEnum):
     PLAIN = "plain"
     UTF_16 = "utf-16"
     BASE64 = "base64"
+    BASE64_LINES = "base64-lines"  # the anchor has a line's end in it
+    BASE64_TWICE = "base64-base64"  # a registry's login in a Kubernetes secret
+    BASE64_UTF_16 = "base64-utf-16"  # a command that is handed to PowerShell
     ESCAPED = "escaped"
 
 
@@ -58,7 +68,7 @@ class Probe:
     window from `back` bytes before to `forward` bytes after (for base64: characters).
 
     `phase`, of base64: how many characters stand between the start of the group of four in which
-    the anchor begins and the last one of the expression.
+    the anchor begins and the last one of the expression; None: the expression does not tell.
     """
 
     rule: int
@@ -66,21 +76,21 @@ class Probe:
     reach: int  # the greatest width of the expression itself, in bytes
     back: int
     forward: int
-    phase: int = 0
+    phase: int | None = None
 
 
 def probes(rule: int, shape: Shape) -> Iterator[tuple[Probe, str]]:
     """Yield the probes of one pattern and their expressions; after the plain one, those that its
     anchors allow."""
     yield _plain(rule, shape)
-    for anchor in anchors(shape.nodes, shape.max_width, _UNRESERVED):
+    for anchor in anchors(shape.nodes, shape.max_width, _UNRESERVED, _FEWER_BITS):
         yield _escaped(rule, shape, anchor)
     for anchor in anchors(shape.nodes, shape.max_width):
         yield _utf_16(rule, shape, anchor)
-        for alignment in range(3):
-            yield _base64(rule, shape, anchor, alignment)
+        yield from _base64(rule, shape, anchor)
 
 
+@lru_cache(maxsize=1_024)
 def forms(regex: str) -> frozenset[Form]:
     """Return the forms in which tokens of `regex` are looked for. Errors: `ShapeError`."""
     return frozenset(probe.form for probe, _ in probes(0, read_shape(regex)))
@@ -138,8 +148,10 @@ def _plain(rule: int, shape: Shape) -> tuple[Probe, str]:
 def _escaped(rule: int, shape: Shape, anchor: Anchor) -> tuple[Probe, str]:
     """An anchor and what follows it in a token, or as much of that as stands before an escape."""
     before, after = _around(shape, anchor)
-    tail = [write((Byte(members),)) for members in anchor.tail]
-    ways = ["".join(tail), *("".join(tail[:count]) + _BREAK for count in range(len(tail)))]
+    tail, least = anchor.tail, 0 if len(anchor.sets) > _SHORT else _SHORT
+    ways = [write(_run(tail[:count])) + _BREAK for count in range(least, len(tail))]
+    if tail:
+        ways.append(write(_run(tail)))
     probe = Probe(
         rule,
         Form.ESCAPED,
@@ -147,7 +159,14 @@ def _escaped(rule: int, shape: Shape, anchor: Anchor) -> tuple[Probe, str]:
         ceil(before * _STRETCH) + _SLACK + len(tail),
         ceil(after * _STRETCH) + _SLACK,
     )
-    return probe, write(tuple(map(Byte, anchor.sets))) + "(?:" + "|".join(ways) + ")"
+    written = write(tuple(map(Byte, anchor.sets)))
+    return probe, f"{written}(?:{'|'.join(ways)})" if ways else written
+
+
+def _run(sets: Sets) -> Nodes:
+    """Bytes of `sets`, as repeats where they are the same."""
+    runs = ((members, len(list(same))) for members, same in groupby(sets))
+    return tuple(Repeat((Byte(members),), count, count) for members, count in runs)
 
 
 def _utf_16(rule: int, shape: Shape, anchor: Anchor) -> tuple[Probe, str]:
@@ -157,42 +176,38 @@ def _utf_16(rule: int, shape: Shape, anchor: Anchor) -> tuple[Probe, str]:
     return Probe(rule, Form.UTF_16, reach, 2 * before + 2, 2 * after + 2), spaced
 
 
-def _base64(rule: int, shape: Shape, anchor: Anchor, alignment: int) -> tuple[Probe, str]:
-    """`alignment`: how many bytes of the anchor's first group of three stand before it."""
-    characters = _characters(anchor.sets, alignment)
-    # Two: where a letter's case is open. Every fourth character holds no bit of it, and one such
-    # character alone would be met everywhere.
-    known = [index for index, one in enumerate(characters) if len(one) <= 2]
-    first, last = known[0], known[-1]
-    written = [
-        write((Byte(one | {_URL_SAFE[c] for c in one if c in _URL_SAFE}),))
-        for one in characters[first : last + 1]
-    ]
-    broken = [
-        "".join(written[:cut]) + _JOIN + "".join(written[cut:]) for cut in range(1, len(written))
-    ]
+def _base64(rule: int, shape: Shape, anchor: Anchor) -> Iterator[tuple[Probe, str]]:
     before, after = _around(shape, anchor)
-    probe = Probe(
-        rule,
-        Form.BASE64,
-        len(written) + _WIDEST_JOIN,
-        before * 4 // 3 + 8,
-        after * 4 // 3 + 8,
-        last,
-    )
-    return probe, "(?:" + "|".join(("".join(written), *broken)) + ")"
+    wide = tuple(members for one in anchor.sets for members in (one, _ZERO))
+    once = [image for image in images(anchor.sets) if image.sets]
+    if not once:
+        return
+    for image in once:
+        written = "".join(image.written)
+        yield _in_base64(rule, Form.BASE64, (written,), before, after, image.phase)
+    halves = tuple(broken(once))
+    if halves:
+        yield _in_base64(rule, Form.BASE64_LINES, halves, before, after)
+    wide_images = ("".join(image.written) for image in images(wide) if image.sets)
+    yield _in_base64(rule, Form.BASE64_UTF_16, wide_images, 2 * before, 2 * after)
+    twice = [image for one in once for image in images(one.sets)]
+    if min(len(image.sets) for image in twice) >= _LEAST_TWICE:
+        ways = ("".join(image.written) for image in twice)
+        yield _in_base64(rule, Form.BASE64_TWICE, ways, before * 4 // 3 + 8, after * 4 // 3 + 8)
 
 
-def _characters(sets: tuple[frozenset[int], ...], alignment: int) -> list[frozenset[int]]:
-    """For each base64 character that holds bits of `sets`: which it can be."""
-    padded = (*(ANY,) * alignment, *sets, *(ANY,) * 2)
-    characters = []
-    for index in range(-(-(alignment + len(sets)) * 8 // 6)):
-        byte, shift = divmod(6 * index, 8)
-        pairs = product(padded[byte], padded[byte + 1] if shift > 2 else (0,))
-        sixes = {((one << 8 | two) >> (10 - shift)) & 63 for one, two in pairs}
-        characters.append(frozenset(_BASE64[six] for six in sixes))
-    return characters
+def _in_base64(
+    rule: int,
+    form: Form,
+    ways: Iterable[str],
+    before: int,
+    after: int,
+    phase: int | None = None,
+) -> tuple[Probe, str]:
+    """`before`, `after`: the most decoded bytes of a token on either side of the anchor's end."""
+    reach = 2 * _WIDEST
+    probe = Probe(rule, form, reach, before * 4 // 3 + reach, after * 4 // 3 + reach, phase)
+    return probe, "(?:" + "|".join(dict.fromkeys(ways)) + ")"
 
 
 def _around(shape: Shape, anchor: Anchor) -> tuple[int, int]:

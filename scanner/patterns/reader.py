@@ -24,15 +24,6 @@ MOST_SHOWN = 32  # characters of a mask's prefix
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")  # ids and issuers: they end in paths and metrics
 MOST_NAME = 64
 
-# What people write where a token would stand. A format whose real tokens have such runs names its
-# own; an issuer's own patterns are never filtered (a token it knows is a token).
-_PLACEHOLDERS = (
-    r"(.)\1{9}",
-    r"x{8}",
-    r"example",
-    r"your_?token",
-    r"0123456789|1234567890|abcdefghij",
-)
 _TYPES: dict[str, type] = {
     "id": str, "name": str, "regex": str, "bounds": str, "checksum": str, "checksum_mode": str,
     "issuer": str, "bounds_after": str, "entropy": float,
@@ -146,7 +137,7 @@ def read_pattern(
         checksum=values.get("checksum"),
         checksum_mode=_mode(values),
         mask_prefix=values.get("mask_prefix", 0),
-        placeholders=tuple(values.get("placeholders", _PLACEHOLDERS)),
+        placeholders=tuple(values.get("placeholders", ())),
         random_end=values.get("random_end", 0),
         generate=values.get("generate", ""),
         reference=values.get("reference", ""),

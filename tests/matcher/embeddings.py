@@ -120,6 +120,14 @@ ENCODED: dict[str, tuple[str, Embed]] = {
         "base64",
         lambda t: b"?a%3D" + base64.b64encode(t).replace(b"=", b"%3D"),
     ),
+    "base64 of a registry's login": (
+        "base64-base64",
+        lambda t: b"x: " + base64.b64encode(b'{"auth": "' + base64.b64encode(b"user:" + t) + b'"}'),
+    ),
+    "a command for PowerShell": (
+        "base64-utf-16",
+        lambda t: b"-enc " + base64.b64encode(('$k="' + t.decode() + '"').encode("utf-16-le")),
+    ),
     "after JSON's line break": ("json", _json),
     "between JSON's quotes": ("json", _around(b'{"a":"\\u0022', b'\\u0022"}')),
     "after a URL's escape": ("url", _around(b"u=a%3D", b"%26b")),
@@ -129,6 +137,7 @@ ENCODED: dict[str, tuple[str, Embed]] = {
     "in a string put together with .": ("joined", _joined(b"'", b"\r\n  . ")),
     "in a continued line": ("joined", _joined(b'"', b" \\\n  ")),
 }
+IN_LINES = frozenset(name for name in ENCODED if " lines" in name or "Kubernetes" in name)
 OPENED: dict[str, Embed] = {
     "a notebook": _notebook,
     "a zip archive": zipped,

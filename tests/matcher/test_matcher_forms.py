@@ -22,18 +22,19 @@ def small(name: str, regex: str, bounds: str = "a-z0-9") -> Pattern:
     return Pattern(name, "test", name, regex, bounds, shape.min_width, shape.max_width, own=True)
 
 
+# A token of fewer than twelve bytes is no sixteen characters of base64: it is taken for a word.
 RULES = Ruleset(
     (
-        small("fixed", "tok_[ab]{3}"),
-        small("open", "key-[a-z]{2,9}", "A-Za-z0-9"),
-        small("middle", "[xy]{3}MARK[xy]{2}", "xy"),
-        small("slashes", "hook/[a-c]{2}/[a-c]{2}", "a-z"),
-        small("two", "(?:abcd|efgh)[0-9]{2}"),
+        small("fixed", "tok_[ab]{8}"),
+        small("open", "key-[a-z]{8,16}", "A-Za-z0-9"),
+        small("middle", "[xy]{6}MARK[xy]{2}", "xy"),
+        small("slashes", "hook/[a-c]{4}/[a-c]{4}", "a-z"),
+        small("two", "(?:abcd|efgh)[0-9]{8}"),
         small("bare", "[pq]{7}", "pq"),  # without an anchor
     )
 )
-TOKENS = [b"tok_aba", b"tok_bbb", b"key-ab", b"key-abcdefghi", b"xyxMARKyy", b"hook/ab/ca"]
-TOKENS += [b"abcd01", b"efgh99"]
+TOKENS = [b"tok_abaabaab", b"tok_bbbbbbbb", b"key-abcdefgh", b"key-abcdefghijklmnop"]
+TOKENS += [b"xyxyxyMARKyy", b"hook/abca/caba", b"abcd01234567", b"efgh99999999"]
 PIECES = [
     *TOKENS,
     b"tok_",
@@ -49,6 +50,7 @@ PIECES = [
     b"",
     b"yyy",
 ]
+PIECES += [b"abab", b"key-key-key-"]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)
 MATCHER = Matcher(RULES)
 SLICED = Matcher(RULES, slice_bytes=11)
@@ -199,10 +201,10 @@ def test_the_span_is_where_it_is_written(name: str, encoding: str) -> None:
 
 
 def test_text_with_encoded_tokens_is_redacted() -> None:
-    encoded = base64.b64encode(b"user:tok_aba").decode()
-    shown = MATCHER.redact(f"see {encoded} and a%0Atok_bbb")
+    encoded = base64.b64encode(b"user:tok_abaabaab").decode()
+    shown = MATCHER.redact(f"see {encoded} and a%0Atok_bbbbbbbb")
     assert encoded not in shown
-    assert "tok_bbb" not in shown
+    assert "tok_bbbbbbbb" not in shown
     assert shown.startswith("see dXNlcj")  # what stands before the token stays
 
 
@@ -218,9 +220,9 @@ def test_a_repeated_anchor_takes_time_in_proportion() -> None:
         return min(times)
 
     for unit in (
-        base64.b64encode(b"tok_ab "), base64.b64encode(b"key-abcdefgh."), b"tok_ab%2",
-        "tok_aba".encode("utf-16-le"), base64.b64encode(b"key-") + b"\n",
-        b"A" * 20 + base64.b64encode(b"tok_aba.") + b"\n",
+        base64.b64encode(b"tok_abababa "), base64.b64encode(b"key-abcdefgh."), b"tok_abab%2",
+        "tok_abaabaab".encode("utf-16-le"), base64.b64encode(b"key-") + b"\n",
+        b"A" * 20 + base64.b64encode(b"tok_abaabaab.") + b"\n",
     ):  # fmt: skip
         short, long = unit * (40_000 // len(unit)), unit * (320_000 // len(unit))
         assert seconds(long) < 24 * seconds(short)  # eight times the bytes; quadratic: 64 times

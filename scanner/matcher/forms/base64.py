@@ -21,16 +21,24 @@ _JOIN = re.compile(
     rb"|[\"'`][ \t]{0,64}[+.&\\]?[ \t]{0,64}\r?\n[ \t]{0,64}[+.&]?[ \t]{0,64}[bBfFrRuU]{0,2}[\"'`]"
 )
 _LEAST_LINE = 16  # characters of a line that goes on in the next
-_AHEAD = 4_096  # bytes decoded beyond what a hit needs: later hits of the same run may lie there
+_AHEAD = 1_024  # bytes decoded beyond what a hit needs: later hits of the same run may lie there
 _BEHIND = 256  # bytes beyond what a hit needs, for the breaks of lines
 _KEPT = 4  # decoded stretches that later hits may lie in
+_NEAR = 96  # bytes before a hit in which its line, or the end of the line before, begins
+_RUN = re.compile(rb"[0-9A-Za-z+/_-]+")
+_BEFORE = re.compile(rb"[0-9A-Za-z+/_-]+\Z")
+_NEW_LINE = re.compile(rb"(?:[\n\"'`]|\\)[ \t]{0,64}[bBfFrRuU]{0,2}\Z")
+_ALL = frozenset(range(4))
 _STANDARD = bytes.maketrans(b"-_", b"+/")
+
+# The offset just past it, its phase, and the characters needed before and after: see `Probe`.
+Hit = tuple[int, int | None, int, int]
 
 
 class _Stretch:
-    """Characters of one run, its lines joined; `cut` of them stand before the first group."""
+    """Characters of one run, its lines joined; so many as `cuts` say may stand before a group."""
 
-    __slots__ = ("characters", "cut", "is_broken", "is_open", "pieces")
+    __slots__ = ("characters", "cuts", "is_broken", "is_open", "pieces")
 
     def __init__(self, data: memoryview, low: int, high: int, hit: int, *, joined: bool) -> None:
         raw = bytes(data[low:high])
@@ -61,26 +69,29 @@ class _Stretch:
         self.is_broken = len(parts) > 1
         # Whether the run may begin earlier, or end later, than was looked at.
         self.is_open = (self.pieces.origin(0) == low > 0, low + end == high < len(data))
-        self.cut = 0
+        self.cuts: frozenset[int] = frozenset()
 
     def place(self, hit: int) -> int | None:
-        """Which of the characters stands at the byte `hit` of the data, if one does."""
-        at = self.pieces.text(hit)
-        return at if at is not None and at < len(self.characters) else None
+        """Which of the characters stands at the byte `hit` of the data, or just before it."""
+        for origin in (hit, hit - 1):
+            at = self.pieces.text(origin)
+            if at is not None and at < len(self.characters):
+                return at
+        return None
 
-    def covers(self, hit: int, phase: int, back: int, forward: int) -> bool:
+    def covers(self, hit: int, phase: int | None, back: int, forward: int) -> bool:
         """Whether all that a hit needs is decoded here, cut into the same groups."""
         at = self.place(hit)
         return (
             at is not None
-            and (at - phase - self.cut) % 4 == 0
+            and self.cuts >= _cuts(at, phase)
             and (at >= back or not self.is_open[0])
             and (at + forward < len(self.characters) or not self.is_open[1])
         )
 
-    def text(self) -> Text:
+    def text(self, cut: int) -> Text:
         """Decode it. A group that is not whole at the end gives what it holds."""
-        cut, pieces = self.cut, self.pieces
+        pieces = self.pieces
         characters = self.characters[cut:]
         if len(characters) % 4 == 1:
             characters = characters[:-1]
@@ -93,16 +104,34 @@ class _Stretch:
         return Text(decoded, source, lambda _start, _end: "base64", *self.is_open)
 
 
-def texts(data: memoryview, hits: Iterable[tuple[int, int, int, int]]) -> Iterator[Text]:
+def _cuts(at: int, phase: int | None) -> frozenset[int]:
+    """The cuts in which a group begins `phase` characters before the one at `at`."""
+    return _ALL if phase is None else frozenset(((at - phase) % 4,))
+
+
+def _may_hold(data: memoryview, hit: int) -> bool:
+    """Whether the run at `hit` is long enough, or may go on a line before: most are neither."""
+    low = max(0, hit - _NEAR)
+    around = bytes(data[low : hit + _LEAST_LINE])
+    before = _BEFORE.search(around, 0, hit - low)
+    behind = _RUN.match(around, hit - low)
+    begin = before.start() if before else hit - low
+    if (behind.end() if behind else hit - low) - begin >= _LEAST_LINE:
+        return True
+    return begin == 0 or _NEW_LINE.search(around, 0, begin) is not None
+
+
+def texts(data: memoryview, hits: Iterable[Hit]) -> Iterator[Text]:
     """Yield what the runs around the hits hold.
 
-    A hit is (offset just past it, phase, and the characters needed before and after): see `Probe`.
     They come in order. Where lines are joined, the hit's line by itself is read as well: the lines
     around it may be something else.
     """
     kept: list[_Stretch] = []
     for end, phase, back, forward in hits:
         hit = end - 1
+        if not _may_hold(data, hit):
+            continue
         if any(stretch.covers(hit, phase, back, forward) for stretch in kept):
             continue
         low = max(0, hit - 2 * back - _BEHIND)
@@ -112,9 +141,20 @@ def texts(data: memoryview, hits: Iterable[tuple[int, int, int, int]]) -> Iterat
             at = stretch.place(hit)
             if at is None:
                 continue
-            stretch.cut = (at - phase) % 4
-            yield stretch.text()
+            stretch.cuts = _cuts(at, phase)
+            yield from map(stretch.text, stretch.cuts)
             if joined:
                 kept = [stretch, *kept[: _KEPT - 1]]
                 if not stretch.is_broken:
                     break
+
+
+def runs(data: bytes) -> Iterator[Text]:
+    """Yield what each run of base64 in `data` holds, in each of the four cuts, line by line."""
+    view = memoryview(data)
+    for part in _PARTS.finditer(data):
+        if part["run"] is None or part.end() - part.start() < _LEAST_LINE:
+            continue
+        stretch = _Stretch(view, *part.span(), part.start(), joined=False)
+        stretch.is_open = (False, False)  # it is the whole run
+        yield from map(stretch.text, range(4))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 
 from scanner.matcher.forms import base64, escaped, utf16
-from scanner.matcher.forms.text import Text
+from scanner.matcher.forms.text import Text, nested
 from scanner.matcher.probes import Form, Probe
 from scanner.matcher.windows import Windows, around, join
 
@@ -33,10 +34,18 @@ def _texts(data: memoryview, form: Form, met: Sequence[_Met]) -> Iterator[Text]:
             ]
             parts.append(utf16.texts(data, _windows(same, len(data)), parity))
         return chain.from_iterable(parts)
-    hits = sorted(
-        (end, probe.phase, probe.back, probe.forward) for probe, ends in met for end in ends
-    )
-    return base64.texts(data, hits)
+    hits = [(end, probe.phase, probe.back, probe.forward) for probe, ends in met for end in ends]
+    hits.sort(key=itemgetter(0))
+    texts = base64.texts(data, hits)
+    if form in (Form.BASE64, Form.BASE64_LINES):
+        return texts
+    inner = base64.runs if form is Form.BASE64_TWICE else _wide
+    return (nested(outer, text, form) for outer in texts for text in inner(outer.data))
+
+
+def _wide(data: bytes) -> Iterator[Text]:
+    for parity in (0, 1):
+        yield from utf16.texts(memoryview(data), [(0, len(data))], parity)
 
 
 def _windows(met: Iterable[_Met], size: int) -> Windows:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from scanner.matcher.forms.text import Pieces, Text
 from scanner.matcher.windows import Windows
 
+# It begins with one class, so that `re` skips quickly to what may be an escape.
 _ESCAPES = re.compile(
-    rb"%(?P<url>[0-9A-Fa-f]{2})"
-    rb"|\\(?:u(?P<four>00[0-9A-Fa-f]{2})|x(?P<two>[0-9A-Fa-f]{2})|(?P<one>[abfnrtv0/\\\"']))"
+    rb"(?P<sign>[%\\\"'`])(?:"
+    rb"(?<=%)(?P<url>[0-9A-Fa-f]{2})"
+    rb"|(?<=\\)(?:u(?P<four>00[0-9A-Fa-f]{2})|x(?P<two>[0-9A-Fa-f]{2})|(?P<one>[abfnrtv0/\\\"']))"
     # "abc" + \n "def", in the ways of common languages
-    rb"|(?P<seam>(?P<quote>[\"'`])[ \t]{0,64}(?:[+.&\\]|\.\.|<>)?[ \t]{0,64}\r?\n"
-    rb"[ \t]{0,64}(?:[+.&]|\.\.|<>)?[ \t]{0,64}(?:[bBfFrRuU]{0,2}(?P=quote)))"
+    rb"|(?<=[\"'`])(?P<seam>[ \t]{0,64}(?:[+.&\\]|\.\.|<>)?[ \t]{0,64}\r?\n"
+    rb"[ \t]{0,64}(?:[+.&]|\.\.|<>)?[ \t]{0,64}[bBfFrRuU]{0,2}(?P=sign)))"
 )
 _ONE = {
     b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
@@ -29,10 +31,9 @@ def texts(data: memoryview, windows: Windows) -> Iterator[Text]:
     """Yield the text of each window that holds anything to undo."""
     for low, high in windows:
         raw = bytes(data[low:high])
-        if b"%" in raw or b"\\" in raw or b"\n" in raw:
-            text = _undo(raw, low, high < len(data))
-            if text is not None:
-                yield text
+        text = _undo(raw, low, high < len(data))
+        if text is not None:
+            yield text
 
 
 def _undo(raw: bytes, low: int, is_cut_after: bool) -> Text | None:

@@ -22,6 +22,22 @@ class Text:
     is_second: bool = False
 
 
+def nested(outer: Text, inner: Text, name: str) -> Text:
+    """Return `inner`, decoded from the data of `outer`, as a text of what that is from."""
+
+    def source(start: int, end: int) -> tuple[int, int]:
+        return outer.source(*inner.source(start, end))
+
+    return Text(
+        inner.data,
+        source,
+        lambda _start, _end: name,
+        inner.is_cut_before or outer.is_cut_before,
+        inner.is_cut_after or outer.is_cut_after,
+        inner.is_second,
+    )
+
+
 class Pieces:
     """A text put together of pieces of the data, each byte for byte."""
 
