@@ -36,7 +36,7 @@ _UNRESERVED = frozenset(b"-._~" + string.ascii_letters.encode() + string.digits.
 _WIDEST_LEAST_TWICE = (
     4  # characters in each alignment, for a kind to be looked for in base64 of base64
 )
-_SHORT = 3  # bytes of an anchor that so many more must follow before an escape: it ends many words
+_CLOSED_TAIL = 5  # bytes after an anchor, of those that are never escaped
 _ZERO = frozenset({0})
 _LEAST_TWICE = 4  # characters in each alignment, for a kind to be looked for in base64 of base64
 _ZERO = frozenset({0})
@@ -47,7 +47,7 @@ _SLACK = 64
 
 # Raise it whenever any expression or probe of the same patterns changes: databases of before are
 # not used any more then.
-EDITION = "3"
+EDITION = "4"
 
 
 class Form(StrEnum):
@@ -146,10 +146,14 @@ def _plain(rule: int, shape: Shape) -> tuple[Probe, str]:
 
 
 def _escaped(rule: int, shape: Shape, anchor: Anchor) -> tuple[Probe, str]:
-    """An anchor and what follows it in a token, or as much of that as stands before an escape."""
+    """An anchor and what follows it in a token, or as much of it as stands before an escape."""
     before, after = _around(shape, anchor)
-    tail, least = anchor.tail, 0 if len(anchor.sets) > _SHORT else _SHORT
-    ways = [write(_run(tail[:count])) + _BREAK for count in range(least, len(tail))]
+    tail = anchor.tail
+    # Where no byte needs an escape, only a string's seam could stand in it: then it is shorter.
+    if all(members <= _UNRESERVED for members in tail):
+        tail, ways = tail[:_CLOSED_TAIL], []
+    else:
+        ways = [write(_run(tail[:count])) + _BREAK for count in range(len(tail))]
     if tail:
         ways.append(write(_run(tail)))
     probe = Probe(
