@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import groupby
-from math import ceil
+from math import ceil, log2
 
 from scanner.matcher.anchor import Anchor, Sets, anchors
 from scanner.matcher.images import broken, images
@@ -29,6 +29,7 @@ from scanner.matcher.shape import (
     write,
 )
 
+_ENOUGH = 64.0  # bits that a beginning tells, for the core to end where it varies at all
 _FEW = 64  # bytes by which a part may vary before the core ends there
 _BREAK = "[%\\x22\\x27\\x5c\\x60]"  # an escape's sign, or the end of a string
 _FEWER_BITS = 24.0  # of an anchor whose tail tells the rest
@@ -37,6 +38,7 @@ _WIDEST_LEAST_TWICE = (
     4  # characters in each alignment, for a kind to be looked for in base64 of base64
 )
 _CLOSED_TAIL = 5  # bytes after an anchor, of those that are never escaped
+_SHORT = 3  # bytes of an anchor that begin many words: more must follow
 _ZERO = frozenset({0})
 _LEAST_TWICE = 4  # characters in each alignment, for a kind to be looked for in base64 of base64
 _ZERO = frozenset({0})
@@ -47,7 +49,7 @@ _SLACK = 64
 
 # Raise it whenever any expression or probe of the same patterns changes: databases of before are
 # not used any more then.
-EDITION = "4"
+EDITION = "5"
 
 
 class Form(StrEnum):
@@ -99,20 +101,31 @@ def forms(regex: str) -> frozenset[Form]:
 def core(nodes: Nodes) -> Nodes:
     """Return nodes with which every match of `nodes` begins, and which end seldom.
 
-    A tail of variable width goes down to its least: it would report an end for each byte. A long
-    variable part in the middle ends the core, where what stands before it tells enough.
+    A tail of variable width goes down to its least: it would report an end a byte. A variable
+    part in the middle ends the core, where it is long or what stands before it tells enough.
     """
     kept: list[Node] = []
+    bits = 0.0
     for node in nodes:
         low, high = widths((node,))
-        if high is None or high - low > _FEW:
+        if high is None or high - low > (_FEW if bits < _ENOUGH else 0):
             kept += _least(node)
             break
+        bits += _bits(node)
         kept.append(node)
     trimmed = _trim(tuple(kept))
     if anchors(trimmed, 0) or not anchors(nodes, 0):
         return trimmed or nodes
     return nodes
+
+
+def _bits(node: Node) -> float:
+    """How much a match of `node` tells, at least."""
+    if isinstance(node, Byte):
+        return 8 - log2(len(node.members))
+    if isinstance(node, Repeat):
+        return node.low * sum(map(_bits, node.nodes))
+    return min(sum(map(_bits, choice)) for choice in node.choices)
 
 
 def _trim(nodes: Nodes) -> Nodes:
@@ -151,7 +164,7 @@ def _escaped(rule: int, shape: Shape, anchor: Anchor) -> tuple[Probe, str]:
     tail = anchor.tail
     # Where no byte needs an escape, only a string's seam could stand in it: then it is shorter.
     if all(members <= _UNRESERVED for members in tail):
-        tail, ways = tail[:_CLOSED_TAIL], []
+        tail, ways = tail[: _CLOSED_TAIL if len(anchor.sets) > _SHORT else None], []
     else:
         ways = [write(_run(tail[:count])) + _BREAK for count in range(len(tail))]
     if tail:
