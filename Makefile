@@ -6,7 +6,7 @@ SHELL := /bin/bash
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: help setup setup-test setup-servers run run-real test chaos lint format bench lock clean
+.PHONY: help setup setup-test setup-servers run run-real test chaos fuzz lint format bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,6 +38,9 @@ test: lint setup-servers ## lint, then every test
 
 chaos: setup-test setup-servers ## faults under a stream of leaks; ARGS="--leaks 1000 --faults 50 --seed 1"
 	$(BIN)/python -m tests.chaos.run $(ARGS)
+
+fuzz: setup-test ## strange bytes for the matcher and archives; SECONDS=600
+	$(BIN)/python -m tests.fuzz.target -max_total_time=$(or $(SECONDS),600) -timeout=20 -max_len=4096 -artifact_prefix=/tmp/patrol-fuzz-
 
 format: setup-test ## put the code into shape
 	$(BIN)/ruff check --fix .
