@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from scanner.examine import examine
 from scanner.matcher.engine import Matcher
 from scanner.matcher.pattern import Pattern
 from scanner.matcher.probes import Form, forms
@@ -13,7 +14,7 @@ from scanner.matcher.reference import spans
 from scanner.patterns.examples import near_misses
 from scanner.patterns.generate import generate
 from scanner.patterns.loader import load
-from tests.matcher.embeddings import ENCODED, IN_LINES, PLAIN, everywhere
+from tests.matcher.embeddings import ENCODED, IN_LINES, OPENED, PLAIN, everywhere
 
 ALL = load()
 # What a store answers for is never filtered: an example must not be lost to an unlucky draw.
@@ -102,3 +103,15 @@ def test_a_near_miss_is_found_nowhere(pattern: Pattern) -> None:
                 # Lines of base64 may also be meant one by one: what ends with a line can end there.
                 found = [one for one in found if data[one.end : one.end + 1] not in b"\r\n\\"]
             assert not found, f"a token {how}, {name}"
+
+
+@pytest.mark.parametrize("pattern", ALL.patterns, ids=lambda pattern: pattern.id)
+def test_a_token_is_found_in_what_is_opened(pattern: Pattern) -> None:
+    rng = random.Random(pattern.id)
+    for name, embed in OPENED.items():
+        token = generate(pattern, rng).reveal()
+        spots = examine(embed(token), MATCHER, 100).spots
+        found = [one for one in spots if one.candidate.pattern == pattern.id]
+        if name != "a notebook" or is_looked_for(pattern, name, "json"):
+            assert [one.candidate.secret.reveal() for one in found] == [token], name
+        assert all(bool(one.member) == (name != "a notebook") for one in found)
