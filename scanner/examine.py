@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from scanner.archives.bounds import TOO_DEEP, ArchiveBounds, Budget
 from scanner.archives.kind import Kind, tell
-from scanner.archives.member import Member
+from scanner.archives.member import Member, bounded
 from scanner.archives.office import office_text
 from scanner.archives.opening import open_archive
 from scanner.matcher.position import Scans, Spot, spots
@@ -100,7 +100,7 @@ class _Opened:
         for kind in kinds:
             for member in open_archive(data, kind, self._budget):
                 inner = f"{path}!{member.name}" if path else member.name
-                inner = inner[:_MOST_PATH]
+                inner = bounded(inner, _MOST_PATH)
                 if names.add(member.name, inner):
                     self._named(names, told)
                 if member.data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,8 +55,20 @@ class Member:
 
 def show(name: bytes) -> str:
     """Return a member's name as it is reported: bounded, and without NUL."""
-    text = name.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "surrogateescape")
-    return text if len(text) <= _MOST_NAME else text[:_MOST_NAME] + "…"
+    return bounded(
+        name.replace(b"\0", b"\xef\xbf\xbd").decode("utf-8", "surrogateescape"), _MOST_NAME
+    )
+
+
+def bounded(path: str, most: int) -> str:
+    """Return `path`, or a digest of it where it is longer than `most` characters.
+
+    Never a part: what masks a token in a path would not know half of one.
+    """
+    if len(path) <= most:
+        return path
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"(a path of {len(path)} characters, {digest[:16]})"
 
 
 def read_member(stream: Reads, budget: Budget) -> bytes:

@@ -44,20 +44,23 @@ class _Entry:
 def read_zip(data: bytes, budget: Budget) -> Iterator[Member]:
     """Yield the members of a zip file."""
     covered: list[tuple[int, int]] = []  # of the data: where what entries name begins and ends
-    seen: set[int] = set()
+    seen: set[tuple[int, int, int, int]] = set()  # the same, said in the same words
+    starts: set[int] = set()
     end = find_zip_end(data)
     for entry in _named(data, end, budget, covered):
         if not budget.enter():
             return
-        if entry.start in seen:  # named twice, read once
+        words = (entry.start, entry.end, entry.method, entry.flags & _IS_ENCRYPTED)
+        if words in seen:  # named twice, read once
             yield Member(show(entry.name))
             continue
-        seen.add(entry.start)
+        seen.add(words)
+        starts.add(entry.start)
         yield _member(data, entry, budget)
         if budget.left <= 0:
             return
     for entry in _unnamed(data, covered):
-        if entry.start in seen:
+        if entry.start in starts:
             continue
         if not budget.enter():
             return
@@ -115,6 +118,10 @@ def _named(
         stop = max(local.start, min(local.start + packed, most))
         covered.append((offset + shift, stop))
         yield _Entry(name, flags, method, local.start, stop, unpacked)
+        if (local.method, local.flags & _IS_ENCRYPTED) != (method, flags & _IS_ENCRYPTED):
+            # Whom to believe depends on the reader, so it is read both ways.
+            budget.note(DAMAGED)
+            yield _Entry(name, local.flags, local.method, local.start, stop, unpacked)
 
 
 def _directory(data: bytes, end: int) -> tuple[int, int]:

@@ -166,7 +166,8 @@ class _Accepted:
         self._baseline = baseline
         self._heeds_comments = options.allow_comments
         self._path = options.write_baseline
-        self._written = (baseline or new_baseline()).empty() if self._path else None
+        salted = new_baseline() if baseline is None else baseline
+        self._written = salted.empty() if self._path else None
         self.known = self.allowed = 0
 
     def filter(

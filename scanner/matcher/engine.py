@@ -39,7 +39,7 @@ _SLICE = 1 << 20
 
 # Raise it with every change that may find more in the same bytes under the same patterns: what was
 # scanned before (heads, remembered blobs) is scanned again then.
-_EDITION = "3"
+_EDITION = "4"
 
 # Half a character that `surrogateescape` did not make: no encoding holds it.
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")

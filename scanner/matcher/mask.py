@@ -12,4 +12,5 @@ def mask(pattern: Pattern, secret: bytes) -> str:
     """Return e.g. "ghp_…a1B2"; fewer tail characters for a short token."""
     prefix = secret[: pattern.mask_prefix].decode("ascii", "replace")
     shown = min(_SHOWN, (len(secret) - pattern.mask_prefix) // _SHARE)
-    return f"{prefix}…{secret[len(secret) - shown :].decode('ascii', 'replace')}"
+    tail = secret[len(secret) - shown :].decode("ascii", "replace")
+    return "".join(c if c.isprintable() else "\ufffd" for c in f"{prefix}…{tail}")

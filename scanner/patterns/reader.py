@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scanner.errors import ConfigurationError
+from scanner.matcher.ambiguity import is_ambiguous
 from scanner.matcher.checksums import CHECKSUMS
 from scanner.matcher.database import compile_expressions
 from scanner.matcher.pattern import ChecksumMode, Pattern, Ruleset
@@ -122,6 +123,11 @@ def read_pattern(
     """
     values = _fields(entry)
     shape = read_shape(values["regex"])
+    if is_ambiguous(shape.nodes):
+        raise ValueError(
+            "a repeat in its regex can go on where it can end as well: what nearly matches would take"
+            " time without end (let each turn begin or end with a character of its own)"
+        )
     if not 0 < shape.min_width <= shape.max_width <= MOST_WIDTH:
         raise ValueError(
             f"its regex must match at least one byte and at most {MOST_WIDTH}, and have an end"

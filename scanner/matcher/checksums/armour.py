@@ -17,7 +17,7 @@ _SEQUENCE = 0x30
 _INTEGER = 0x02
 _LONG = 0x80
 # Line ends as they stand in a file, and as a string in a program, in JSON or in YAML writes them.
-_ESCAPED = re.compile(rb"\\+r|\\+n")
+_ESCAPED = re.compile(rb"\\{1,8}[rn]")
 _JOINED = re.compile(rb"[\"'][\s+,.\\]*[\"']")  # two strings in a row; elsewhere + is a digit
 _HEADER = re.compile(rb"^[ \t#*>|]*[A-Za-z][A-Za-z-]*: ?.*$", re.MULTILINE)
 _BREAK = re.compile(rb"[\s\\\"',|>#*]+")

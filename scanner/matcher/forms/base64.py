@@ -29,6 +29,11 @@ _RUN = re.compile(rb"[0-9A-Za-z+/_-]+")
 _BEFORE = re.compile(rb"[0-9A-Za-z+/_-]+\Z")
 _NEW_LINE = re.compile(rb"(?:[\n\"'`]|\\)[ \t]{0,64}[bBfFrRuU]{0,2}\Z")
 _ALL = frozenset(range(4))
+_CLASSES = bytes(
+    ord("A" if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "+/-_") else " ")
+    for byte in range(256)
+)
+_WIDEST_JOIN = 270
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 # The offset just past it, its phase, and the characters needed before and after: see `Probe`.
@@ -40,7 +45,9 @@ class _Stretch:
 
     __slots__ = ("characters", "cuts", "is_broken", "is_open", "pieces")
 
-    def __init__(self, data: memoryview, low: int, high: int, hit: int, *, joined: bool) -> None:
+    def __init__(self, data: memoryview, least: int, most: int, hit: int, *, joined: bool) -> None:
+        low = _first(data, least, hit)
+        high = _last(data, hit, most) if joined else _run_end(data, hit, most)
         raw = bytes(data[low:high])
         self.pieces = Pieces()
         parts: list[bytes] = []
@@ -68,7 +75,7 @@ class _Stretch:
         self.characters = b"".join(parts).translate(_STANDARD)
         self.is_broken = len(parts) > 1
         # Whether the run may begin earlier, or end later, than was looked at.
-        self.is_open = (self.pieces.origin(0) == low > 0, low + end == high < len(data))
+        self.is_open = (self.pieces.origin(0) == least > 0, low + end == most < len(data))
         self.cuts: frozenset[int] = frozenset()
 
     def place(self, hit: int) -> int | None:
@@ -104,6 +111,37 @@ class _Stretch:
         return Text(decoded, source, lambda _start, _end: "base64", *self.is_open)
 
 
+def _first(data: memoryview, least: int, hit: int) -> int:
+    """Where the first of the runs begins that go on in the one at `hit`; not before `least`.
+
+    Runs that are cut by an escape are taken for ones that go on: it is for the reader to tell.
+    """
+    written = bytes(data[least:hit])
+    classes = written.translate(_CLASSES)
+    begin = classes.rfind(b" ") + 1
+    while begin:
+        end = classes.rfind(b"A", 0, begin) + 1
+        if not end or begin - end > _WIDEST_JOIN or not _JOIN.fullmatch(written, end, begin):
+            break
+        begin = classes.rfind(b" ", 0, end) + 1
+    # An escape's sign tells that the run begins later than it seems.
+    return least + max(0, begin - 1)
+
+
+def _run_end(data: memoryview, hit: int, most: int) -> int:
+    """Where the run at `hit`, or right after it, ends; at `most` at the latest."""
+    run = _RUN.search(data, max(0, hit - 1), most)
+    return run.end() if run else min(most, hit + 1)
+
+
+def _last(data: memoryview, hit: int, most: int) -> int:
+    """Where the last of the runs ends that go on from the one at `hit`; at `most` at the latest."""
+    end = _run_end(data, hit, most)
+    while (join := _JOIN.match(data, end, most)) and (run := _RUN.match(data, join.end(), most)):
+        end = run.end()
+    return end
+
+
 def _cuts(at: int, phase: int | None) -> frozenset[int]:
     """The cuts in which a group begins `phase` characters before the one at `at`."""
     return _ALL if phase is None else frozenset(((at - phase) % 4,))
@@ -135,9 +173,9 @@ def texts(data: memoryview, hits: Iterable[Hit]) -> Iterator[Text]:
         if any(stretch.covers(hit, phase, back, forward) for stretch in kept):
             continue
         low = max(0, hit - 2 * back - _BEHIND)
-        high = min(len(data), hit + 2 * forward + _BEHIND + _AHEAD)
+        most = min(len(data), hit + 2 * forward + _BEHIND + _AHEAD)
         for joined in (True, False):
-            stretch = _Stretch(data, low, high, hit, joined=joined)
+            stretch = _Stretch(data, low, most, hit, joined=joined)
             at = stretch.place(hit)
             if at is None:
                 continue

@@ -12,17 +12,21 @@ from scanner.matcher.windows import Windows
 # It begins with one class, so that `re` skips quickly to what may be an escape.
 _ESCAPES = re.compile(
     rb"(?P<sign>[%\\\"'`])(?:"
-    rb"(?<=%)(?P<url>[0-9A-Fa-f]{2})"
-    rb"|(?<=\\)(?:u(?P<four>00[0-9A-Fa-f]{2})|x(?P<two>[0-9A-Fa-f]{2})|(?P<one>[abfnrtv0/\\\"']))"
+    rb"(?<=%)(?:25){0,2}(?P<url>[0-9A-Fa-f]{2})"
+    # Twice, for JSON in JSON: a log's line in a container's log.
+    rb"|(?<=\\)\\{0,3}(?:u(?P<four>00[0-9A-Fa-f]{2})|x(?P<two>[0-9A-Fa-f]{2})"
+    rb"|(?P<one>[abfnrtv0/\"']))|(?<=\\)(?P<back>\\)"
     # "abc" + \n "def", in the ways of common languages
     rb"|(?<=[\"'`])(?P<seam>[ \t]{0,64}(?:[+.&\\]|\.\.|<>)?[ \t]{0,64}\r?\n"
     rb"[ \t]{0,64}(?:[+.&]|\.\.|<>)?[ \t]{0,64}[bBfFrRuU]{0,2}(?P=sign)))"
 )
 _ONE = {
     b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
-    b"0": b"\0", b"/": b"/", b"\\": b"\\", b'"': b'"', b"'": b"'",
+    b"0": b"\0", b"/": b"/", b'"': b'"', b"'": b"'",
 }  # fmt: skip
-_NAMES = {"url": "url", "four": "json", "two": "json", "one": "json", "seam": "joined"}
+_NAMES = {
+    "url": "url", "four": "json", "two": "json", "one": "json", "back": "json", "seam": "joined",
+}  # fmt: skip
 
 _ORDER = ("joined", "json", "url")  # which one is told of several
 
@@ -79,4 +83,4 @@ def _undone(escape: re.Match[bytes], kind: str) -> bytes:
         return _ONE[escape["one"]]
     if kind in ("url", "two", "four"):
         return bytes((int(escape[kind], 16),))
-    return b""
+    return b"\\" if kind == "back" else b""
