@@ -125,7 +125,7 @@ def read_pattern(
     shape = read_shape(values["regex"])
     if is_ambiguous(shape.nodes):
         raise ValueError(
-            "a repeat in its regex can go on where it can end as well: what nearly matches would take"
+            "a repeat in its regex can go on where it can end as well: a near match would take"
             " time without end (let each turn begin or end with a character of its own)"
         )
     if not 0 < shape.min_width <= shape.max_width <= MOST_WIDTH:
