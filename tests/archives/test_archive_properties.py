@@ -45,8 +45,8 @@ NAMES = st.text(string.ascii_lowercase + "/. é", min_size=1, max_size=12)
 @st.composite
 def files(draw: st.DrawFn) -> Made:
     if not draw(st.booleans()):
-        return Made(draw(st.binary(max_size=200)) + b"\0", ())
-    before = draw(st.binary(max_size=600)) + b"\n"
+        return Made(b"." + draw(st.binary(max_size=200)) + b"\0", ())
+    before = b"." + draw(st.binary(max_size=600)) + b"\n"  # a file that begins as no archive does
     token = fresh()
     return Made(before + token.encode() + b"\n", ((token, "", len(before)),))
 
